@@ -1,0 +1,5 @@
+"""Lets `python -m streamloss` run the command."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""The door: what users pass is checked here, before anything happens; every refusal names the argument."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from .chunks import BFLOAT16, BOOL, FLOATS, Arguments, Array, Chunk, NotInPlaceError, in_pieces, in_place
+
+
+def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, out: Any = None) -> Chunk:
+    """Check the arguments of an update and make a chunk of them; every refusal names the argument.
+
+    Where `predictions` is None, `labels` are losses that have been computed already.
+    """
+    arguments = checked(labels, predictions, weights, mask, out)
+    try:
+        return in_place(arguments)
+    except NotInPlaceError:
+        return in_pieces(arguments)
+
+
+def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:
+    """The arguments of an update as arrays that fit each other."""
+    masks: list[tuple[Array, bool]] = []  # those of numpy.ma arrays
+    if predictions is None:
+        labels = predictions = as_numbers("losses", labels, masks)
+        shape = labels.shape
+    else:
+        labels = as_numbers("labels", labels, masks)
+        predictions = as_numbers("predictions", predictions, masks)
+        shape = labels.shape
+        if shape != predictions.shape:
+            raise ValueError(f"labels and predictions must have the same shape, got {shape} and {predictions.shape}")
+    if weights is None:
+        weights = 1.0
+    elif type(weights) is not float:
+        weight_masks: list[tuple[Array, bool]] = []
+        weights = broadcastable("weights", as_numbers("weights", weights, weight_masks), shape)
+        masks += [(broadcastable("weights", masked, shape), keep) for masked, keep in weight_masks]
+    if mask is not None:
+        mask = broadcastable("mask", as_mask(mask), shape)
+    if out is not None:
+        check_out(out, shape, labels, predictions, weights, mask)
+    return Arguments(labels, predictions, weights, mask, out, masks)
+
+
+def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
+    """The argument as an array of a dtype that converts exactly to float64; its numpy.ma mask goes into `masks`."""
+    if type(value) is not np.ndarray:
+        if isinstance(value, np.ma.MaskedArray):
+            if value.mask is not np.ma.nomask:
+                masks.append((np.asarray(value.mask), False))
+            value = value.data
+        value = as_array(name, value)
+    dtype = value.dtype
+    if dtype in FLOATS or dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8):
+        return value
+    if dtype.name == "bfloat16":
+        return value.view(BFLOAT16)
+    if dtype == BFLOAT16:
+        return value
+    raise TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
+
+
+def as_array(name: str, value: Any) -> Array:
+    """Anything array-like as a plain ndarray, without a copy where it has memory of its own."""
+    if getattr(value, "__cuda_array_interface__", None) is not None:
+        raise TypeError(f"{name} lies on a CUDA device, expected host memory; copy it first, with .cpu() or .get()")
+    try:
+        if hasattr(value, "detach"):  # a torch tensor: one that requires grad, or is bfloat16, refuses np.asarray
+            value = value.detach()
+            if str(value.dtype) == "torch.bfloat16":
+                return value.view(sys.modules["torch"].int16).numpy().view(BFLOAT16)
+        return np.asarray(value)
+    except Exception as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{name} cannot be read as an array of numbers, got {type(value).__name__}: {error}") from error
+
+
+def as_mask(value: Any) -> Array:
+    """The argument `mask` as an array of bool."""
+    array = as_array("mask", value)
+    if array.dtype != BOOL:
+        raise TypeError(f"mask must be bool (True keeps an element), got dtype {array.dtype}; write mask != 0")
+    return array
+
+
+def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """The array with as many dimensions as `shape`, each 1 or equal; ValueError if it fits neither of the two rules."""
+    if array.shape == shape:
+        return array
+    if array.ndim < len(shape):
+        fits = array.shape == shape[: array.ndim]
+    else:
+        fits = array.ndim == len(shape) and all(a in (1, b) for a, b in zip(array.shape, shape, strict=True))
+    if not fits:
+        raise ValueError(
+            f"{name} must be a scalar, or have the leading dimensions of the elements, or as many dimensions, each 1 or"
+            f" equal; got shape {array.shape} for elements of shape {shape}"
+        )
+    return array.reshape(array.shape + (1,) * (len(shape) - array.ndim))
+
+
+def check_out(out: Any, shape: tuple[int, ...], *inputs: Any) -> None:
+    """Refuse an `out` that the terms cannot be written to."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+    if out.dtype not in FLOATS:
+        raise TypeError(f"out must be float32 or float64, got dtype {out.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out must have the shape of the elements, {shape}, got {out.shape}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+    if any(isinstance(array, np.ndarray) and np.may_share_memory(out, array) for array in inputs):
+        raise ValueError("out must not share memory with the other arguments")
+
+
+def find_nan(labels: Any, predictions: Any, weights: Any, mask: Any) -> str:
+    """Say which argument has the first NaN among the elements that the mask keeps, and where."""
+    names = ("losses", "losses", "weights") if predictions is None else ("labels", "predictions", "weights")
+    chunk = in_pieces(checked(labels, predictions, weights, mask, None))
+    pieces = chunk.pieces(1)
+    for piece in pieces:
+        operands = chunk.operands(piece, pieces)
+        values: Any = operands[:3]
+        kept = True if operands[3] is None else operands[3]
+        found = [
+            (int(np.argmax(missing)), name)
+            for name, value in zip(names, values, strict=True)
+            if (missing := np.broadcast_to(np.isnan(value) & kept, values[0].shape)).any()
+        ]
+        if found:
+            offset, name = min(found, key=lambda item: item[0])
+            index = np.unravel_index(chunk.offset(piece) + offset, chunk.shape)
+            return f"{name} has NaN at index [{', '.join(str(i) for i in index)}]"
+    raise AssertionError("no NaN among the elements")

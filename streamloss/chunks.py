@@ -1,0 +1,210 @@
+"""Chunks: arrays that fit each other, in the form that kernels read.
+
+A chunk whose arrays are contiguous float32 or float64 is read where it lies (`Direct`). Anything else (other dtypes,
+strides, numpy.ma masks, weights that repeat in no simple rhythm) is copied piece by piece, never as a whole
+(`Staged`). Because a sum has no order, arrays that are both in Fortran order are read as their transposes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+Run: TypeAlias = tuple[Array, int, int]
+# One kernel call: labels, predictions, weights, mask, out, first element, end.
+Operands: TypeAlias = tuple[Array, Array, "float | Array | Run", "Array | Run | None", "Array | None", int, int]
+
+FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
+FLOATS = frozenset({FLOAT32, FLOAT64})  # what kernels read directly
+# bfloat16 is not a NumPy dtype of its own: its bits travel under this one.
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
+EXACT_IN_FLOAT32 = frozenset(np.dtype(d) for d in "?bBhHe")
+
+READY = 0x0101  # flags of an array that is C-contiguous and aligned
+READY_TRANSPOSED = 0x0102  # of one whose transpose is
+PIECE = 1 << 16  # elements that are staged at once: they stay in the second-level cache
+SHARE = 1 << 20  # the most elements that a thread draws at once
+
+
+class Arguments(NamedTuple):
+    """The arguments of an update, checked: labels and predictions of one shape, the others broadcastable to it."""
+
+    labels: Array
+    predictions: Array
+    weights: float | Array
+    mask: Array | None
+    out: Array | None
+    masks: list[tuple[Array, bool]]  # of numpy.ma arrays: a mask, and the value that keeps an element
+
+
+class Direct:
+    """A chunk whose arrays are read where they lie, as one dimension."""
+
+    __slots__ = ("labels", "mask", "out", "predictions", "size", "weights")
+
+    def __init__(
+        self,
+        labels: Array,
+        predictions: Array,
+        weights: float | Array | Run,
+        mask: Array | Run | None,
+        out: Array | None,
+    ) -> None:
+        self.labels, self.predictions = labels, predictions
+        self.weights, self.mask, self.out = weights, mask, out
+        self.size = labels.size
+
+    def pieces(self, threads: int) -> range:
+        """The first elements of pieces that keep this many threads busy to the end."""
+        if self.size <= PIECE:
+            return range(0, self.size, PIECE)
+        return range(0, self.size, min(max(self.size // (8 * threads), PIECE), SHARE))
+
+    def operands(self, piece: int, pieces: range) -> Operands:
+        """What a kernel is called with for a piece."""
+        stop = min(piece + pieces.step, self.size)
+        return self.labels, self.predictions, self.weights, self.mask, self.out, piece, stop
+
+    def finish(self, piece: int, operands: Operands) -> None:
+        """The kernel wrote into the user's own array."""
+
+
+class Staged:
+    """A chunk of which one piece at a time is copied into a form that kernels read.
+
+    All arrays have the shape of labels, as views; `masks` are pairs of an array and the value that keeps an element.
+    """
+
+    __slots__ = ("arrays", "axis", "masks", "out", "shape", "size", "step")
+
+    def __init__(
+        self, arrays: tuple[Array, Array, float | Array], masks: list[tuple[Array, bool]], out: Array | None
+    ) -> None:
+        self.shape = arrays[0].shape
+        self.arrays, self.masks, self.out = arrays, masks, out
+        self.size = arrays[0].size
+        # Pieces are runs of `step` entries along `axis`, and whole in the axes behind it.
+        self.axis = next(k for k in range(len(self.shape)) if math.prod(self.shape[k + 1 :]) <= PIECE)
+        self.step = max(1, PIECE // max(1, math.prod(self.shape[self.axis + 1 :])))
+
+    def pieces(self, threads: int) -> range:
+        """The numbers of the pieces."""
+        if self.size == 0:
+            return range(0)
+        return range(math.prod(self.shape[: self.axis]) * math.ceil(self.shape[self.axis] / self.step))
+
+    def where(self, piece: int) -> tuple[int | slice, ...]:
+        """The index of a piece in any of the arrays."""
+        outer, inner = divmod(piece, math.ceil(self.shape[self.axis] / self.step))
+        start = inner * self.step
+        index = np.unravel_index(outer, self.shape[: self.axis]) if self.axis else ()
+        return (*(int(i) for i in index), slice(start, start + self.step))
+
+    def offset(self, piece: int) -> int:
+        """The position of a piece's first element, in C order."""
+        outer, inner = divmod(piece, math.ceil(self.shape[self.axis] / self.step))
+        return (outer * self.shape[self.axis] + inner * self.step) * math.prod(self.shape[self.axis + 1 :])
+
+    def operands(self, piece: int, pieces: range) -> Operands:
+        """What a kernel is called with for a piece, freshly copied."""
+        index = self.where(piece)
+        labels, predictions = stage(self.arrays[0][index]), stage(self.arrays[1][index])
+        weights = self.arrays[2]
+        staged_weights = stage(weights[index]) if isinstance(weights, np.ndarray) else weights
+        mask: Array | None = None
+        for array, keep in self.masks:
+            kept = array[index].reshape(-1) == keep
+            mask = kept if mask is None else mask & kept
+        out = None if self.out is None else np.empty(labels.size)
+        return labels, predictions, staged_weights, mask, out, 0, labels.size
+
+    def finish(self, piece: int, operands: Operands) -> None:
+        """Copy what the kernel wrote for a piece into the user's array."""
+        if self.out is not None and operands[4] is not None:
+            target = self.out[self.where(piece)]
+            target[...] = operands[4].reshape(target.shape)
+
+
+Chunk: TypeAlias = Direct | Staged
+
+
+def stage(array: Array) -> Array:
+    """A contiguous one-dimensional copy (or view) in the smaller of float32 and float64 that holds it exactly."""
+    if array.dtype == BFLOAT16:
+        upper = array["bfloat16"].astype(np.uint32)
+        upper <<= 16
+        return upper.view(np.float32).reshape(-1)
+    target = FLOAT32 if array.dtype in EXACT_IN_FLOAT32 or array.dtype.newbyteorder("=") == FLOAT32 else FLOAT64
+    return np.ascontiguousarray(array, dtype=target).reshape(-1)
+
+
+class NotInPlaceError(Exception):
+    """Raised where an array cannot be read where it lies."""
+
+
+def in_place(arguments: Arguments) -> Direct:
+    """A chunk that is read where it lies; NotInPlaceError if that cannot be."""
+    labels, predictions, weights, mask, out, masks = arguments
+    if masks or labels.dtype not in FLOATS or predictions.dtype not in FLOATS:
+        raise NotInPlaceError
+    flags = labels.flags.num & predictions.flags.num
+    if flags & READY != READY:
+        if flags & READY_TRANSPOSED != READY_TRANSPOSED:
+            raise NotInPlaceError
+        labels, predictions = labels.T, predictions.T
+        weights = weights.T if isinstance(weights, np.ndarray) else weights
+        mask = None if mask is None else mask.T
+        out = None if out is None else out.T
+    shape = labels.shape
+    read_weights: float | Array | Run
+    if not isinstance(weights, np.ndarray):
+        read_weights = weights
+    elif weights.size == 1:
+        read_weights = float(stage(weights)[0])
+    elif weights.dtype in FLOATS:
+        read_weights = flat(weights, shape)
+    else:
+        raise NotInPlaceError
+    read_mask = None if mask is None else flat(mask, shape)
+    if out is not None and (out.dtype != FLOAT64 or out.flags.num & READY != READY):
+        raise NotInPlaceError
+    if len(shape) != 1:
+        labels, predictions = labels.reshape(-1), predictions.reshape(-1)
+        out = None if out is None else out.reshape(-1)
+    return Direct(labels, predictions, read_weights, read_mask, out)
+
+
+def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
+    """An array that broadcasts to `shape`, in one dimension: itself if it has an entry for each element, else a run."""
+    if array.flags.num & READY != READY:
+        raise NotInPlaceError
+    if array.shape == shape:
+        return array.reshape(-1)
+    # The axes along which entries change must stand together: then the entries repeat in one rhythm.
+    changing = [axis for axis, length in enumerate(array.shape) if length != 1] or [len(shape) - 1]
+    first, end = changing[0], changing[-1] + 1
+    if array.size > 1 and array.shape[first:end] != shape[first:end]:
+        raise NotInPlaceError
+    repeat = math.prod(shape[end:]) if array.size > 1 else math.prod(shape)
+    return array.reshape(-1), repeat, array.size
+
+
+def in_pieces(arguments: Arguments) -> Staged:
+    """A chunk that is copied piece by piece."""
+    labels, predictions, weights, mask, out, masks = arguments
+    if mask is not None:
+        masks = [*masks, (mask, True)]
+    shape = labels.shape or (1,)
+    return Staged(
+        (
+            labels.reshape(shape),
+            predictions.reshape(shape),
+            np.broadcast_to(weights, shape) if isinstance(weights, np.ndarray) else weights,
+        ),
+        [(np.broadcast_to(array, shape), keep) for array, keep in masks],
+        None if out is None else out.reshape(shape),
+    )

@@ -1,0 +1,163 @@
+"""Adding a chunk to a state, on the CPU: the loop over blocks, and the threads that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numba.core import types
+from numba.core.errors import NumbaError
+
+from . import _jit, _threads
+from .blocks import I64, UNKNOWN, add_exactly, prepare, quick, settle
+from .chunks import Chunk, Operands
+from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, deposit_float
+from .losses import Loss
+from .operands import BLOCK, block, is_one_number, item, scratch
+
+SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
+
+
+def accumulate(
+    formula: Any,
+    parameters: Any,
+    omit: Any,
+    labels: Any,
+    predictions: Any,
+    weights: Any,
+    mask: Any,
+    out: Any,
+    start: int,
+    stop: int,
+    state: Any,
+    terms: Any,
+    used_weights: Any,
+    tally: Any,
+) -> None:
+    """Add the elements from start to stop of a chunk to a state, leaving its sums carried.
+
+    `terms` and `used_weights` are room for a block each; `tally` is eight words of zero.
+    """
+    weights_room, mask_room = scratch(weights), scratch(mask)
+    term_sum = state[TERMS : TERMS + SUM_WORDS]
+    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    term_window = weight_window = I64(UNKNOWN)
+    before = state[COUNT]
+    for begin in range(start, stop, BLOCK):
+        end = min(begin + BLOCK, stop)
+        n = end - begin
+        y, p = labels[begin:end], predictions[begin:end]
+        w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
+        windows_known = term_window != UNKNOWN and weight_window != UNKNOWN
+        if (
+            out is None
+            and windows_known
+            and quick(formula, parameters, y, p, w, k, omit, term_window, weight_window, tally, state)
+        ):
+            continue
+        settle(tally, I64(0), term_window, term_sum)
+        prepare(formula, parameters, y, p, w, k, omit, block(out, begin, end, None), terms, used_weights, state)
+        term_window = add_exactly(terms[:n], term_sum, term_window)
+        if is_one_number(weights):
+            weight_window = I64(0)
+        else:
+            settle(tally, I64(4), weight_window, weight_sum)
+            weight_window = add_exactly(used_weights[:n], weight_sum, weight_window)
+    settle(tally, I64(0), term_window, term_sum)
+    if is_one_number(weights):
+        weight, kept = item(block(weights, 0, 0, weights_room), 0), state[COUNT] - before
+        deposit_float(weight_sum, weight, kept)
+        if weight != 0.0:
+            state[NONZERO] += kept
+    else:
+        settle(tally, I64(4), weight_window, weight_sum)
+    carry(term_sum)
+    carry(weight_sum)
+
+
+_kernel = _jit.Kernel(accumulate)
+_entries: dict[tuple[Any, ...], Callable[..., None]] = {}
+
+
+def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
+    """The machine code for a loss and the types of its operands, compiled when it is first asked for."""
+    labels, predictions, weights, mask, out, _, _ = operands
+    key = (
+        loss.fingerprint,
+        labels.dtype.char,
+        predictions.dtype.char,
+        None if type(weights) is float else _kind(weights),
+        None if mask is None else _kind(mask),
+        out is None,
+        omit,
+    )
+    entry = _entries.get(key)
+    if entry is None:
+        signature = (
+            _jit.Formula.of(loss.formula, loss.fingerprint),
+            types.UniTuple(types.float64, len(loss.values)),
+            types.boolean if omit else types.none,
+            *(_type(operand) for operand in (labels, predictions, weights, mask, out)),
+            types.int64,
+            types.int64,
+            types.Array(types.int64, 1, "C"),
+            types.Array(types.float64, 1, "C"),
+            types.Array(types.float64, 1, "C"),
+            types.Array(types.int64, 1, "C"),
+        )
+        entry = _entries[key] = _kernel.compile(signature, keep=loss.is_builtin)
+    return entry
+
+
+def _kind(operand: Any) -> str:
+    return "run of " + operand[0].dtype.char if type(operand) is tuple else operand.dtype.char
+
+
+def _type(operand: Any) -> Any:
+    if isinstance(operand, np.ndarray):
+        return types.Array({"f": types.float32, "d": types.float64, "?": types.boolean}[operand.dtype.char], 1, "C")
+    if isinstance(operand, tuple):
+        return types.Tuple((_type(operand[0]), types.int64, types.int64))
+    return types.none if operand is None else types.float64
+
+
+# Room for a block of terms and a block of weights, and a tally: taken and put back, so that small updates need not ask
+# the system for memory. After an exception the tally may not be zero, and the room is not put back.
+_rooms: list[tuple[Any, Any, Any]] = []
+
+
+def state_of(loss: Loss, chunk: Chunk, omit: bool) -> Words:
+    """The state of a chunk: what adding it changes.
+
+    With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped.
+    """
+
+    def work(drawn: Iterable[int]) -> Words:
+        state = np.zeros(STATE_WORDS, np.int64)
+        try:
+            room = _rooms.pop()
+        except IndexError:
+            room = np.empty(BLOCK), np.empty(BLOCK), np.zeros(8, np.int64)
+        for piece in drawn:
+            operands = chunk.operands(piece, pieces)
+            entry = _entry(loss, operands, omit)
+            entry(None, loss.values, omit or None, *operands, state, *room)
+            if operands[4] is not None:
+                chunk.finish(piece, operands)
+        _rooms.append(room)
+        return state
+
+    if chunk.size <= SERIAL:
+        pieces = chunk.pieces(1)
+        return work(pieces)
+    pieces = chunk.pieces(_threads.get_num_threads())
+    return np.add.reduce(_threads.share(pieces, work))
+
+
+def check_formula(loss: Loss) -> None:
+    """Compile a user's function by itself; TypeError, with Numba's reason, if that fails."""
+    try:
+        _jit.check(loss.formula)
+    except NumbaError as error:
+        raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

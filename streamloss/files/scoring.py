@@ -1,0 +1,123 @@
+"""The loss of what lies in files, chunk by chunk, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..accumulator import Accumulator, NanPolicy
+from ..losses import Formula, Loss
+from ..reduction import Reduction
+
+PathLike: TypeAlias = str | os.PathLike[str]
+Progress: TypeAlias = Callable[[int, int | None], object]
+
+
+class Batch(NamedTuple):
+    """Consecutive rows of a source; `first` is the number of the first row."""
+
+    first: int
+    labels: npt.NDArray[Any]
+    predictions: npt.NDArray[Any]
+    weights: npt.NDArray[Any] | None
+
+
+class Source(NamedTuple):
+    """What a reader makes of the caller's files.
+
+    `names` are what labels, predictions and weights are called there; `rows` is None where counting them would mean
+    reading the file.
+    """
+
+    batches: Iterator[Batch]
+    names: tuple[str, str, str | None]
+    rows: int | None
+
+
+def score(
+    path: PathLike | None = None,
+    *,
+    labels: PathLike,
+    predictions: PathLike,
+    weights: PathLike | None = None,
+    loss: str | Loss | Formula = "squared_error",
+    reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
+    nan: NanPolicy = "omit",
+    progress: Progress | None = None,
+) -> Accumulator:
+    """The loss of two columns of a table, or of two array files, in one pass and bounded memory.
+
+    Parameters
+    ----------
+    path : path, optional
+        A Parquet or CSV file, by its ending; nulls count as NaN. Without it, the next three are paths of .npy files,
+        which are memory-mapped.
+    labels, predictions, weights : str or path
+        The columns, numeric or boolean; or the array files, of shapes as for `Accumulator.update`.
+    loss, reduction
+        As for `Accumulator`.
+    nan : {"omit", "propagate", "raise"}, default "omit"
+        As for `Accumulator`; the number of rows omitted is in `skipped_count`.
+    progress : callable, optional
+        Called after each chunk with the number of rows read and the number of all rows (None if not known).
+
+    Returns
+    -------
+    Accumulator
+
+    Raises
+    ------
+    OSError
+        If a file cannot be opened.
+    ValueError
+        For a file that is damaged, empty or of an unknown kind, a column that is not there, shapes that do not fit.
+    TypeError
+        For a column or an array that does not hold numbers.
+
+    Examples
+    --------
+    >>> streamloss.score("tests/data/flights.parquet", labels="arr_delay", predictions="dep_delay")
+    Accumulator(squared_error, n=327_346, skipped=9_430, sum_by_nonzero_weights=357.6053472472552)
+
+    """
+    accumulator = Accumulator(loss, reduction=reduction, nan=nan)
+    done = 0
+    source = _open(path, labels, predictions, weights)
+    for batch in source.batches:
+        if nan == "raise":
+            _refuse_nan(source, batch)
+        accumulator.update(batch.labels, batch.predictions, batch.weights)
+        done = batch.first + (len(batch.labels) if batch.labels.ndim else 1)
+        if progress is not None:
+            progress(done, source.rows)
+    if done == 0:
+        raise ValueError(f"{path or labels} has no rows")
+    return accumulator
+
+
+def _open(path: PathLike | None, labels: PathLike, predictions: PathLike, weights: PathLike | None) -> Source:
+    if path is None:
+        from . import npy
+
+        return npy.read(Path(labels), Path(predictions), None if weights is None else Path(weights))
+    if not Path(path).exists():
+        raise FileNotFoundError(f"no such file: {os.fspath(path)}")
+    if Path(path).is_dir():
+        raise ValueError(f"{os.fspath(path)} is a directory, expected a file")
+    try:
+        from . import tables
+    except ImportError as error:
+        raise ImportError(f"tables are read with Polars: pip install 'streamloss[cli]' ({error})") from error
+    return tables.read(Path(path), str(labels), str(predictions), None if weights is None else str(weights))
+
+
+def _refuse_nan(source: Source, batch: Batch) -> None:
+    for name, values in zip(source.names, batch[1:], strict=True):
+        if values is not None and np.isnan(values).any():
+            row = batch.first + int(np.argwhere(np.isnan(values))[0][0])
+            raise ValueError(f"nan='raise': {name} has NaN or null in row {row}")

@@ -1,0 +1,87 @@
+"""Parquet and CSV files, through Polars' streaming engine.
+
+Polars, because it reads ahead in bounded memory and waits for a slow consumer; other readers buffer gigabytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .scoring import Batch, Source
+
+ROWS = 1 << 20  # of a batch: 8 MB a column at the most
+
+# A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
+NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
+
+MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None"]  # what writers of CSV put for a missing number; NaN parses
+INFERRED = 10_000  # rows of a CSV file from which Polars infers what is a number
+
+
+def read(path: Path, labels: str, predictions: str, weights: str | None) -> Source:
+    """The columns of a table as batches of float32 or float64, null as NaN."""
+    columns = {"labels": labels, "predictions": predictions}
+    if weights is not None:
+        columns["weights"] = weights
+    try:
+        frame, rows = _scan(path, columns)
+        schema = frame.collect_schema()
+        selected = frame.select(_as_float(schema[column], column).alias(name) for name, column in columns.items())
+        return Source(_batches(selected, path), (labels, predictions, weights), rows)
+    except pl.exceptions.PolarsError as error:
+        raise _readable(path, error) from error
+
+
+def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None]:
+    """The file as a lazy frame whose columns have been checked, and the number of its rows if that is cheap."""
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty")
+    if path.suffix == ".parquet":
+        frame = pl.scan_parquet(path)
+        _check(path, frame.collect_schema(), columns)
+        return frame, int(frame.select(pl.len()).collect().item())
+    if path.suffix == ".csv":
+        frame = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING)
+        schema = frame.collect_schema()
+        _check(path, schema, columns)
+        # Whole numbers at the beginning say nothing about what follows.
+        numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}
+        return pl.scan_csv(path, schema_overrides=numbers, null_values=MISSING, infer_schema_length=INFERRED), None
+    raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
+
+
+def _check(path: Path, schema: pl.Schema, columns: dict[str, str]) -> None:
+    for name, column in columns.items():
+        if column not in schema:
+            near = difflib.get_close_matches(column, schema.names(), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"{path} has no column {column!r} for {name}{hint}; it has: {', '.join(schema.names())}")
+        dtype = schema[column]
+        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+            raise TypeError(f"column {column!r} of {path} must hold numbers for {name}, got {dtype}")
+
+
+def _as_float(dtype: Any, column: str) -> pl.Expr:
+    return pl.col(column).cast(pl.Float32 if dtype in NARROW else pl.Float64).fill_null(float("nan"))
+
+
+def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
+    first = 0
+    try:
+        for batch in frame.collect_batches(chunk_size=ROWS, engine="streaming"):
+            arrays = [column.to_numpy() for column in batch.iter_columns()]
+            yield Batch(first, arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None)
+            first += batch.height
+    except pl.exceptions.PolarsError as error:
+        raise _readable(path, error) from error
+
+
+def _readable(path: Path, error: Exception) -> ValueError:
+    """Polars' reason in one line."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"{path} cannot be read: {reason}")

@@ -1,0 +1,233 @@
+"""The losses: one plain scalar function each, and the table of them.
+
+A loss takes the label and the prediction of one element as float64 and returns a float64. The loops around it, over
+blocks and threads, are elsewhere and the same for all. To add a loss, write its function here under `@define`;
+the command, the tests and the documentation find it in the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+Formula: TypeAlias = types.FunctionType | Any  # a scalar function
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """A loss with its parameters.
+
+    Calling it with other parameters returns another loss:
+
+    >>> import streamloss
+    >>> streamloss.losses.huber
+    huber(delta=1.0)
+    >>> streamloss.losses.huber(delta=2.5)
+    huber(delta=2.5)
+
+    Attributes
+    ----------
+    name : str
+        The name in the table `LOSSES`, or the name of a user's function.
+    formula : callable
+        The scalar function: label, prediction and then the parameters, all float64, to float64.
+    parameters : mapping of str to float
+        Their values, in the order of the formula.
+
+    """
+
+    name: str
+    formula: Formula = field(repr=False)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    domain: Mapping[str, Callable[[float], bool]] = field(default_factory=dict, repr=False)
+    is_builtin: bool = field(default=False, repr=False)  # a row of the table, so that repr(loss) says all about it
+
+    def __call__(self, **parameters: float) -> Loss:
+        """The same loss with other parameters; ValueError for one that is unknown or out of its domain."""
+        for name, value in parameters.items():
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                raise ValueError(f"loss {self.name} has no parameter {name!r}; it has: {known}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} of {self.name} must be a number, got {type(value).__name__}")
+            if not self.domain[name](value):
+                raise ValueError(f"{name}={value!r} is outside the domain of {self.name}: {self.domain[name].__doc__}")
+        values = {name: float(parameters.get(name, value)) for name, value in self.parameters.items()}
+        return Loss(self.name, self.formula, values, self.domain, self.is_builtin)
+
+    def __repr__(self) -> str:
+        if not self.parameters:
+            return self.name
+        return f"{self.name}({', '.join(f'{name}={value!r}' for name, value in self.parameters.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Loss):
+            return NotImplemented
+        return repr(self) == repr(other) and self.fingerprint == other.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    @cached_property
+    def values(self) -> tuple[float, ...]:
+        """The parameters' values, in the order of the formula."""
+        return tuple(self.parameters.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells formulas apart by what they compute, so that a pickled copy of one is still the same loss."""
+        digest = hashlib.sha256()
+
+        def feed(code: types.CodeType) -> None:
+            digest.update(code.co_code + repr(code.co_names).encode())
+            for constant in code.co_consts:
+                feed(constant) if isinstance(constant, types.CodeType) else digest.update(repr(constant).encode())
+
+        feed(self.formula.__code__)
+        values = [cell.cell_contents for cell in self.formula.__closure__ or ()]
+        digest.update(repr((self.formula.__module__, self.formula.__defaults__, values)).encode())
+        return digest.hexdigest()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (as_loss, (repr(self) if self.is_builtin else self.formula,))
+
+
+LOSSES: dict[str, Loss] = {}
+
+
+def define(**domain: Callable[[float], bool]) -> Callable[[Formula], Loss]:
+    """Enter a formula into the table; its arguments with a default are the loss's parameters."""
+
+    def enter(formula: Formula) -> Loss:
+        parameters = {
+            name: float(parameter.default)
+            for name, parameter in inspect.signature(formula).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        loss = Loss(formula.__name__, formula, parameters, domain, is_builtin=True)
+        object.__setattr__(loss, "__doc__", formula.__doc__)
+        return LOSSES.setdefault(loss.name, loss)
+
+    return enter
+
+
+def as_loss(loss: str | Loss | Formula) -> Loss:
+    """The loss that a name such as "huber(delta=2)", a loss or a function of two floats stands for."""
+    if isinstance(loss, Loss):
+        return loss
+    if isinstance(loss, str):
+        return _parse(loss)
+    formula = getattr(loss, "py_func", loss)  # a function that the user compiled with Numba
+    if not isinstance(formula, types.FunctionType):
+        raise TypeError(
+            f"loss must be one of {', '.join(LOSSES)}, a Loss or a function of label and prediction,"
+            f" got {type(loss).__name__}"
+        )
+    try:
+        inspect.signature(formula).bind(0.0, 0.0)
+    except TypeError as error:
+        raise TypeError(f"loss {formula.__name__} must take two arguments, label and prediction: {error}") from None
+    return Loss(formula.__name__, formula)
+
+
+def _parse(text: str) -> Loss:
+    """Read "name" or "name(parameter=number, ...)"."""
+    name, _, rest = text.partition("(")
+    if name not in LOSSES:
+        raise ValueError(f"loss {text!r} is unknown; there are: {', '.join(LOSSES)}")
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not rest or not isinstance(call, ast.Call) or call.args:
+            values: dict[str, Any] | None = {} if not rest else None
+        else:
+            values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError):
+        values = None
+    if values is None:
+        raise ValueError(f"loss {text!r} is malformed; write it as {LOSSES[name]!r}")
+    return LOSSES[name](**values)
+
+
+def _positive(value: float) -> bool:
+    """A positive number"""
+    return value > 0.0
+
+
+def _fraction(value: float) -> bool:
+    """Between 0 and 1"""
+    return 0.0 < value < 1.0
+
+
+def _below_half(value: float) -> bool:
+    """Above 0 and below 0.5"""
+    return 0.0 < value < 0.5
+
+
+@define()
+def squared_error(label: float, prediction: float) -> float:
+    """(prediction - label)**2."""
+    error = prediction - label
+    return error * error
+
+
+@define()
+def absolute_error(label: float, prediction: float) -> float:
+    """abs(prediction - label)."""
+    return abs(prediction - label)
+
+
+@define(delta=_positive)
+def huber(label: float, prediction: float, delta: float = 1.0) -> float:
+    """Half the squared error up to delta, linear beyond: Huber (1964), doi:10.1214/aoms/1177703732."""
+    error = abs(prediction - label)
+    if error <= delta:
+        return 0.5 * error * error
+    return delta * (error - 0.5 * delta)
+
+
+@define()
+def log_cosh(label: float, prediction: float) -> float:
+    """log(cosh(prediction - label)), without overflow for large errors and without cancellation for small ones."""
+    error = abs(prediction - label)
+    if error < 1.0:
+        growth = math.expm1(error)
+        return math.log1p(0.5 * growth * growth / (growth + 1.0))  # cosh(x) = 1 + expm1(x)**2 / (2 exp(x))
+    return error + math.log1p(math.exp(-2.0 * error)) - math.log(2.0)
+
+
+@define()
+def squared_log_error(label: float, prediction: float) -> float:
+    """(log1p(prediction) - log1p(label))**2; NaN below -1."""
+    error = math.log1p(prediction) - math.log1p(label)
+    return error * error
+
+
+@define(q=_fraction)
+def quantile(label: float, prediction: float, q: float = 0.5) -> float:
+    """The pinball loss of the q-quantile: Koenker and Bassett (1978), doi:10.2307/1913643."""
+    error = label - prediction
+    if error >= 0.0:
+        return q * error
+    return (q - 1.0) * error
+
+
+@define(eps=_below_half)
+def binary_cross_entropy(label: float, prediction: float, eps: float = 1e-7) -> float:
+    """-(label * log(p) + (1 - label) * log(1 - p)), where p is the prediction clipped to [eps, 1 - eps]."""
+    p = prediction
+    if p < eps:
+        p = eps
+    elif p > 1.0 - eps:
+        p = 1.0 - eps
+    return -(label * math.log(p) + (1.0 - label) * math.log(1.0 - p))
+
+
+# What update_losses() adds: the caller has computed the losses already and passes them as labels and predictions.
+PRECOMPUTED = Loss("precomputed", lambda label, prediction: label, is_builtin=True)

@@ -1,0 +1,83 @@
+"""How compiled code reads the weights and the mask of a chunk, whatever form they come in.
+
+They are None, one number, an array with an entry for every element, or a run (entries, repeat, period), in which
+element i has entry (i // repeat) % period. The type of an operand decides, when a kernel is compiled, how a block of
+it is had; a run is written out block by block, in cache, and never as a whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba.core import types
+
+from . import _jit
+
+BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
+
+
+def scratch(operand: Any) -> Any:
+    """Room for a block of the operand, where one has to be written out."""
+
+
+@_jit.by_type(scratch)
+def _scratch(operand: Any) -> Any:
+    if isinstance(operand, types.BaseTuple):
+        return lambda operand: np.empty(BLOCK, operand[0].dtype)
+    return lambda operand: None
+
+
+def is_one_number(operand: Any) -> Any:
+    """Whether all elements share one entry, known at compile time."""
+
+
+@_jit.by_type(is_one_number)
+def _is_one_number(operand: Any) -> Any:
+    if isinstance(operand, types.Float):
+        return lambda operand: True
+    return lambda operand: False
+
+
+def block(operand: Any, start: int, stop: int, room: Any) -> Any:
+    """The operand for the elements from start to stop."""
+
+
+@_jit.by_type(block)
+def _block(operand: Any, start: Any, stop: Any, room: Any) -> Any:
+    if isinstance(operand, types.BaseTuple):
+        return lambda operand, start, stop, room: spread(operand, start, room[: stop - start])
+    if isinstance(operand, types.Array):
+        return lambda operand, start, stop, room: operand[start:stop]
+    return lambda operand, start, stop, room: operand
+
+
+def item(operand: Any, i: int) -> Any:
+    """Entry i of a block."""
+
+
+@_jit.by_type(item)
+def _item(operand: Any, i: Any) -> Any:
+    if isinstance(operand, types.Array):
+        return lambda operand, i: operand[i]
+    if isinstance(operand, types.NoneType):
+        return lambda operand, i: True
+    return lambda operand, i: operand
+
+
+@_jit.scalar
+def spread(run: Any, start: int, room: Any) -> Any:
+    """Write out a block of a run."""
+    entries, repeat, period = run
+    entry = (start // repeat) % period
+    left = repeat - start % repeat
+    i = 0
+    while i < room.size:
+        stop = min(i + left, room.size)
+        room[i:stop] = entries[entry]
+        i = stop
+        left = repeat
+        entry += 1
+        if entry == period:
+            entry = 0
+    return room

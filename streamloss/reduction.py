@@ -1,0 +1,76 @@
+"""The reductions: for each name, the quotient of exact sums that it stands for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from . import exact
+from .exact import COUNT, NONZERO, TERMS, WEIGHTS, Words
+
+
+class Reduction(StrEnum):
+    """What a result is, from S = sum of weight * loss, W = sum of weights and the counts of elements.
+
+    Weights are counted after they are broadcast. A zero denominator gives NaN: the score of nothing is not a perfect
+    score.
+
+    >>> import streamloss
+    >>> [str(reduction) for reduction in streamloss.Reduction]
+    ['none', 'sum', 'mean', 'sum_over_batch_size', 'sum_by_nonzero_weights']
+    """
+
+    NONE = "none"
+    """The weighted losses themselves, unreduced: for one-shot functions, and `out=` of an update."""
+    SUM = "sum"
+    """S."""
+    MEAN = "mean"
+    """S / W."""
+    SUM_OVER_BATCH_SIZE = "sum_over_batch_size"
+    """S / number of elements."""
+    SUM_BY_NONZERO_WEIGHTS = "sum_by_nonzero_weights"
+    """S / number of elements whose weight is not 0."""
+
+
+def as_reduction(name: str | Reduction) -> Reduction:
+    """The reduction of that name; ValueError if there is none."""
+    try:
+        return Reduction(name)
+    except ValueError:
+        raise ValueError(f"reduction must be one of {', '.join(Reduction)}, got {name!r}") from None
+
+
+def reduce(state: Words, reduction: Reduction) -> float:
+    """The exact quotient that the reduction stands for, rounded once."""
+    if reduction is Reduction.SUM:
+        return quotient(exact.section(state, TERMS), exact.ONE)
+    if reduction is Reduction.MEAN:
+        return quotient(exact.section(state, TERMS), exact.section(state, WEIGHTS))
+    if reduction is Reduction.SUM_OVER_BATCH_SIZE:
+        return quotient(exact.section(state, TERMS), int(state[COUNT]) * exact.ONE)
+    if reduction is Reduction.SUM_BY_NONZERO_WEIGHTS:
+        return quotient(exact.section(state, TERMS), int(state[NONZERO]) * exact.ONE)
+    raise ValueError(
+        "reduction 'none' keeps every loss, and a state keeps none of them:"
+        " pass out=array to update(), or call a one-shot function with reduction='none'"
+    )
+
+
+def quotient(numerator: Words, denominator: Words | int) -> float:
+    """A sum divided by another, or by an integer in units of the last digit; NaN if the denominator is zero."""
+    top = exact.to_integer(numerator) if exact.is_finite(numerator) else exact.special_value(numerator)
+    if isinstance(denominator, int):
+        bottom: float = denominator
+    elif exact.is_finite(denominator):
+        bottom = exact.to_integer(denominator)
+    else:
+        bottom = exact.special_value(denominator)
+    if bottom == 0:
+        return float("nan")
+    if isinstance(top, int) and isinstance(bottom, int):
+        return exact.divide(top, bottom)
+    # One of them is NaN or infinite: of the other only the sign counts, which a float keeps.
+    return _sign(top) / _sign(bottom)
+
+
+def _sign(value: float) -> float:
+    return float((value > 0) - (value < 0)) if isinstance(value, int) else value
