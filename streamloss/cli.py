@@ -56,13 +56,14 @@ def score(
         )
     seconds = time.perf_counter() - begin
     if as_json:
-        click.echo(json.dumps(_as_dict(accumulator), allow_nan=False))
+        click.echo(_as_json(accumulator))
     else:
         _print_table(accumulator, seconds)
 
 
-def _as_dict(accumulator: Accumulator) -> dict[str, Any]:
-    return {
+def _as_json(accumulator: Accumulator) -> str:
+    """One object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
+    content = {
         "loss": repr(accumulator.loss),
         "count": accumulator.count,
         "nonzero_count": accumulator.nonzero_count,
@@ -71,10 +72,10 @@ def _as_dict(accumulator: Accumulator) -> dict[str, Any]:
         "weight_sum": _number(accumulator.weight_sum),
         "results": {str(reduction): _number(accumulator.result(reduction)) for reduction in REDUCTIONS},
     }
+    return json.dumps(content).replace("Infinity", "1e999")
 
 
 def _number(value: float) -> float | None:
-    """JSON knows neither NaN nor infinities: NaN is null, and an infinity the number 1e999, which reads as one."""
     return None if math.isnan(value) else value
 
 
@@ -89,7 +90,7 @@ def _print_table(accumulator: Accumulator, seconds: float) -> None:
     table.add_row("elements", f"{accumulator.count:,}")
     table.add_row("with nonzero weight", f"{accumulator.nonzero_count:,}")
     table.add_row("skipped (NaN or null)", f"{accumulator.skipped_count:,}")
-    table.add_row("elements per second", f"{rows / seconds:,.0f}")
+    table.add_row("rows per second", f"{rows / seconds:,.0f}")
     Console().print(table)
 
 
@@ -116,7 +117,7 @@ def _progress() -> AbstractContextManager[Any]:
 def main() -> None:
     """Run the command: what the user got wrong is one line on standard error and exit code 2."""
     try:
-        command(standalone_mode=False)
+        command(prog_name="streamloss", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

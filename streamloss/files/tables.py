@@ -48,6 +48,10 @@ def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None
     if path.suffix == ".csv":
         frame = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING)
         schema = frame.collect_schema()
+        beginning = frame.head(INFERRED).collect()
+        for column in set(columns.values()) & set(beginning.columns):
+            if beginning[column].null_count() == beginning.height:
+                schema[column] = pl.Null()  # nothing was seen of it, which Polars calls a text column
         _check(path, schema, columns)
         # Whole numbers at the beginning say nothing about what follows.
         numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}

@@ -1,0 +1,116 @@
+"""The losses, one by one, against high precision and against their definitions elsewhere."""
+
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import streamloss
+from streamloss import Accumulator, Loss
+from streamloss.losses import LOSSES
+
+ERRORS = [0.0, 1e-12, 1e-8, 1e-3, 0.3, 0.999, 1.0, 1.5, 20.0, 800.0, -0.7]
+
+
+def one(loss, label, prediction):
+    return Accumulator(loss).update(label, prediction).result()
+
+
+@pytest.mark.parametrize(
+    ("loss", "label", "prediction", "expected"),
+    [
+        ("squared_error", 3.0, 1.0, 4.0),
+        ("absolute_error", 3.0, 1.0, 2.0),
+        ("huber", 0.0, 0.5, 0.125),
+        ("huber", 0.0, 3.0, 2.5),
+        ("huber(delta=2)", 0.0, 3.0, 4.0),
+        ("quantile", 3.0, 1.0, 1.0),
+        ("quantile(q=0.75)", 3.0, 1.0, 1.5),
+        ("quantile(q=0.75)", 1.0, 3.0, 0.5),
+        ("squared_log_error", math.e - 1, 0.0, 1.0),
+        ("log_cosh", 1.0, 1.0, 0.0),
+        ("binary_cross_entropy", 1.0, 1.0, -math.log(1 - 1e-7)),
+        ("binary_cross_entropy", 0.0, 0.25, -math.log(0.75)),
+        ("binary_cross_entropy(eps=0.1)", 1.0, 0.0, -math.log(0.1)),
+    ],
+)
+def test_values(loss, label, prediction, expected):
+    assert one(loss, label, prediction) == pytest.approx(expected, rel=4e-16)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_log_cosh_keeps_its_digits_for_small_errors_and_does_not_overflow_for_large_ones(error):
+    x = abs(error)
+    expected = x * x / 2 - x**4 / 12 + x**6 / 45 if x < 0.01 else x + math.log1p(math.exp(-2 * x)) - math.log(2)
+    assert one("log_cosh", 0.0, error) == pytest.approx(expected, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reference"),
+    [
+        ("huber(delta=1.5)", lambda y, p: torch.nn.functional.huber_loss(p, y, delta=1.5)),
+        ("absolute_error", lambda y, p: torch.nn.functional.l1_loss(p, y)),
+        ("squared_error", lambda y, p: torch.nn.functional.mse_loss(p, y)),
+        ("binary_cross_entropy", lambda y, p: torch.nn.functional.binary_cross_entropy(p, y)),
+    ],
+)
+def test_agrees_with_torch(loss, reference):
+    rng = np.random.default_rng(3)
+    labels, predictions = rng.random(500), rng.random(500)
+    expected = reference(torch.from_numpy(labels), torch.from_numpy(predictions)).item()
+    assert Accumulator(loss).update(labels, predictions).result() == pytest.approx(expected, rel=1e-12)
+
+
+@given(label=st.floats(-0.9, 1e6), prediction=st.floats(-0.9, 1e6))
+def test_every_loss_is_zero_at_the_label_and_never_negative(label, prediction):
+    for loss in ("squared_error", "absolute_error", "huber", "log_cosh", "squared_log_error", "quantile"):
+        assert one(loss, label, label) == 0.0
+        assert one(loss, label, prediction) >= 0.0
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("place", ["label", "prediction"])
+def test_nan_stays_nan(name, place):
+    assert math.isnan(one(name, **{"label": 0.5, "prediction": 0.5, place: math.nan}))
+
+
+def test_a_domain_error_is_nan():
+    assert math.isnan(one("squared_log_error", 1.0, -2.0))
+
+
+def test_a_loss_is_what_its_repr_says():
+    for loss in [*LOSSES.values(), streamloss.losses.huber(delta=0.1)]:
+        assert Accumulator(repr(loss)).loss == loss
+        assert pickle.loads(pickle.dumps(loss)) == loss
+        assert hash(pickle.loads(pickle.dumps(loss))) == hash(loss)
+    assert streamloss.losses.huber(delta=1) == streamloss.losses.huber
+    assert streamloss.losses.huber(delta=2) != streamloss.losses.huber
+    assert isinstance(streamloss.losses.squared_error, Loss)
+
+
+def test_losses_written_by_users():
+    scale = 3.0
+    assert Accumulator(lambda label, prediction: scale * abs(label - prediction)).update(1, 3).result() == 6.0
+    assert Accumulator(lambda label, prediction: label != prediction).update([1, 2], [1, 3]).result() == 0.5
+    assert Accumulator(lambda label, prediction: math.exp(label) - prediction).update(0, 3).result() == -2.0
+
+
+def test_a_function_that_numba_compiled_for_the_user_obeys_the_contract_too():
+    import numba
+
+    @numba.njit(fastmath=True)
+    def squared(label, prediction):
+        return (prediction - label) * (prediction - label)
+
+    rng = np.random.default_rng(5)
+    labels, predictions = rng.standard_normal(5000), rng.standard_normal(5000)
+    ours = Accumulator("squared_error").update(labels, predictions)
+    assert np.array_equal(Accumulator(squared).update(labels, predictions).state, ours.state)
+
+
+def test_division_by_zero_in_a_loss_is_infinite():
+    assert one(lambda label, prediction: 1.0 / (label - prediction), 1.0, 1.0) == math.inf
