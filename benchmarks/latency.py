@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import timeit
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ def small_updates(repeats: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(1)
     y, p, w = (rng.random(32, dtype=np.float32) for _ in range(3))
     accumulator = streamloss.Accumulator()
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "update, 32 float32 pairs": lambda: accumulator.update(y, p),
         "update, 32 float32 pairs, weights": lambda: accumulator.update(y, p, w),
         "update, a pair of Python floats": lambda: accumulator.update(1.0, 2.0),
@@ -29,8 +31,8 @@ def small_updates(repeats: int) -> list[dict[str, Any]]:
     if importlib.util.find_spec("torch"):
         import torch
 
-        ty, tp = torch.from_numpy(y), torch.from_numpy(p)
-        calls["update, 32 float32 pairs, torch tensors"] = lambda: accumulator.update(ty, tp)
+        ty, tp = torch.tensor(y), torch.tensor(p)
+        calls["update, 32 float32 pairs, torch tensors"] = partial(accumulator.update, ty, tp)
     for call in calls.values():
         call()
     exact = streamloss.Accumulator().update(y, p)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from . import arrays, cpu, exact, stored
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, TERMS, WEIGHTS, Words
-from .losses import PRECOMPUTED, Formula, Loss, as_loss
+from .losses import PRECOMPUTED, USER_FUNCTION, Formula, Loss, as_loss
 from .reduction import Reduction, as_reduction, quotient, reduce
 
 NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
@@ -149,13 +149,13 @@ class Accumulator:
         1.0
 
         """
-        return self._add(PRECOMPUTED, losses, None, weights, mask, out)
+        return self._add(PRECOMPUTED, losses, arrays.COMPUTED, weights, mask, out)
 
     def _add(self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
         chunk = arrays.chunk(labels, predictions, weights, mask, out)
         change = cpu.state_of(loss, chunk, self._nan != "propagate")
         if self._nan == "raise" and change[SKIPPED]:
-            raise ValueError(f"nan='raise': {arrays.find_nan(labels, predictions, weights, mask)}")
+            raise arrays.find_nan(labels, predictions, weights, mask)
         return self._land(change)
 
     def _land(self, change: Words, sign: int = 1) -> Accumulator:
@@ -165,7 +165,7 @@ class Accumulator:
             with self._lock:
                 state = exact.combine(self._state, change, sign)
                 if sign < 0:
-                    exact.check_counts(state)
+                    exact.check_counts(state, "what is taken out was never in: the counts would be negative")
                 self._state, landed = state, True
         except BaseException:
             if landed:
@@ -350,7 +350,7 @@ class Accumulator:
 
     def to_bytes(self) -> bytes:
         """The accumulator in about 1 KiB: little-endian, versioned, with a checksum; see `streamloss.stored`."""
-        return stored.encode(repr(self._loss), str(self._reduction), self._nan, self._state)
+        return stored.encode(self._loss.spec, str(self._reduction), self._nan, self._state)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> Accumulator:
@@ -370,15 +370,11 @@ class Accumulator:
 
         """
         name, reduction, nan, state = stored.decode(data)
-        if loss is None:
-            try:
-                made = as_loss(name)
-            except ValueError:
-                raise ValueError(f"the data is of the user's loss {name!r}: pass that function as loss=") from None
-        else:
-            made = as_loss(loss)
-            if repr(made) != name:
-                raise ValueError(f"the data is of the loss {name!r}, got loss={made!r}")
+        if loss is None and name.startswith(USER_FUNCTION):
+            raise ValueError(f"the data is of a {name}: pass that function as loss=")
+        made = as_loss(name if loss is None else loss)
+        if made.spec != name:
+            raise ValueError(f"the data is of the loss {name!r}, got loss={made!r}")
         return cls.from_state(state, made, reduction=reduction, nan=cast(NanPolicy, nan))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -9,12 +9,20 @@ import numpy as np
 
 from .chunks import BFLOAT16, BOOL, FLOATS, Arguments, Array, Chunk, NotInPlaceError, in_pieces, in_place
 
+# Stands in the place of predictions where labels are losses that have been computed already.
+COMPUTED = object()
+
+
+class NanFoundError(ValueError):
+    """Raised by the policy nan="raise": which argument has the first NaN, and at which index."""
+
+    def __init__(self, argument: str, index: tuple[int, ...]) -> None:
+        super().__init__(f"nan='raise': {argument} has NaN at index {list(index)}")
+        self.argument, self.index = argument, index
+
 
 def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, out: Any = None) -> Chunk:
-    """Check the arguments of an update and make a chunk of them; every refusal names the argument.
-
-    Where `predictions` is None, `labels` are losses that have been computed already.
-    """
+    """Check the arguments of an update and make a chunk of them; every refusal names the argument."""
     arguments = checked(labels, predictions, weights, mask, out)
     try:
         return in_place(arguments)
@@ -25,7 +33,7 @@ def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, 
 def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:
     """The arguments of an update as arrays that fit each other."""
     masks: list[tuple[Array, bool]] = []  # those of numpy.ma arrays
-    if predictions is None:
+    if predictions is COMPUTED:
         labels = predictions = as_numbers("losses", labels, masks)
         shape = labels.shape
     else:
@@ -41,20 +49,18 @@ def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) ->
         weights = broadcastable("weights", as_numbers("weights", weights, weight_masks), shape)
         masks += [(broadcastable("weights", masked, shape), keep) for masked, keep in weight_masks]
     if mask is not None:
-        mask = broadcastable("mask", as_mask(mask), shape)
+        masks_of_mask: list[tuple[Array, bool]] = []
+        mask = broadcastable("mask", as_mask(mask, masks_of_mask), shape)
+        masks += [(broadcastable("mask", masked, shape), keep) for masked, keep in masks_of_mask]
     if out is not None:
-        check_out(out, shape, labels, predictions, weights, mask)
+        out = checked_out(out, shape, [labels, predictions, weights, mask, *(masked for masked, _ in masks)])
     return Arguments(labels, predictions, weights, mask, out, masks)
 
 
 def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     """The argument as an array of a dtype that converts exactly to float64; its numpy.ma mask goes into `masks`."""
     if type(value) is not np.ndarray:
-        if isinstance(value, np.ma.MaskedArray):
-            if value.mask is not np.ma.nomask:
-                masks.append((np.asarray(value.mask), False))
-            value = value.data
-        value = as_array(name, value)
+        value = as_array(name, value, masks)
     dtype = value.dtype
     if dtype in FLOATS or dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8):
         return value
@@ -65,8 +71,15 @@ def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     raise TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
 
 
-def as_array(name: str, value: Any) -> Array:
-    """Anything array-like as a plain ndarray, without a copy where it has memory of its own."""
+def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
+    """Anything array-like as a plain ndarray, without a copy where it has memory of its own.
+
+    The mask of a numpy.ma array goes into `masks`, with the value by which it keeps an element.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        if value.mask is not np.ma.nomask:
+            masks.append((np.asarray(value.mask), False))
+        return np.asarray(value.data)
     if getattr(value, "__cuda_array_interface__", None) is not None:
         raise TypeError(f"{name} lies on a CUDA device, expected host memory; copy it first, with .cpu() or .get()")
     try:
@@ -80,9 +93,9 @@ def as_array(name: str, value: Any) -> Array:
         raise kind(f"{name} cannot be read as an array of numbers, got {type(value).__name__}: {error}") from error
 
 
-def as_mask(value: Any) -> Array:
+def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
     """The argument `mask` as an array of bool."""
-    array = as_array("mask", value)
+    array = as_array("mask", value, masks)
     if array.dtype != BOOL:
         raise TypeError(f"mask must be bool (True keeps an element), got dtype {array.dtype}; write mask != 0")
     return array
@@ -97,15 +110,21 @@ def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     else:
         fits = array.ndim == len(shape) and all(a in (1, b) for a, b in zip(array.shape, shape, strict=True))
     if not fits:
+        trailing = array.ndim < len(shape) and array.shape == shape[len(shape) - array.ndim :]
         raise ValueError(
             f"{name} must be a scalar, or have the leading dimensions of the elements, or as many dimensions, each 1 or"
             f" equal; got shape {array.shape} for elements of shape {shape}"
+            + (
+                f"; along the last dimensions, write {name}.reshape({(1,) * (len(shape) - array.ndim) + array.shape})"
+                if trailing
+                else ""
+            )
         )
     return array.reshape(array.shape + (1,) * (len(shape) - array.ndim))
 
 
-def check_out(out: Any, shape: tuple[int, ...], *inputs: Any) -> None:
-    """Refuse an `out` that the terms cannot be written to."""
+def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
+    """The argument `out`, if terms can be written to it."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.dtype not in FLOATS:
@@ -114,13 +133,25 @@ def check_out(out: Any, shape: tuple[int, ...], *inputs: Any) -> None:
         raise ValueError(f"out must have the shape of the elements, {shape}, got {out.shape}")
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
-    if any(isinstance(array, np.ndarray) and np.may_share_memory(out, array) for array in inputs):
+    if any(isinstance(array, np.ndarray) and overlap(out, array) for array in inputs):
         raise ValueError("out must not share memory with the other arguments")
+    if out.size and any(stride == 0 and length > 1 for stride, length in zip(out.strides, shape, strict=True)):
+        raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
+    return np.asarray(out)
 
 
-def find_nan(labels: Any, predictions: Any, weights: Any, mask: Any) -> str:
-    """Say which argument has the first NaN among the elements that the mask keeps, and where."""
-    names = ("losses", "losses", "weights") if predictions is None else ("labels", "predictions", "weights")
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays share memory; True, too, where that is too hard to tell."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+def find_nan(labels: Any, predictions: Any, weights: Any, mask: Any) -> NanFoundError:
+    """The error for the first NaN among the elements that the mask keeps."""
+    names = ("losses", "losses", "weights") if predictions is COMPUTED else ("labels", "predictions", "weights")
+    rank = np.ndim(labels)
     chunk = in_pieces(checked(labels, predictions, weights, mask, None))
     pieces = chunk.pieces(1)
     for piece in pieces:
@@ -135,5 +166,5 @@ def find_nan(labels: Any, predictions: Any, weights: Any, mask: Any) -> str:
         if found:
             offset, name = min(found, key=lambda item: item[0])
             index = np.unravel_index(chunk.offset(piece) + offset, chunk.shape)
-            return f"{name} has NaN at index [{', '.join(str(i) for i in index)}]"
+            return NanFoundError(name, tuple(int(i) for i in index[:rank]))
     raise AssertionError("no NaN among the elements")

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numba.core import types
-from numba.core.errors import NumbaError
 
 from . import _jit, _threads
 from .blocks import I64, UNKNOWN, add_exactly, prepare, quick, settle
@@ -159,5 +158,5 @@ def check_formula(loss: Loss) -> None:
     """Compile a user's function by itself; TypeError, with Numba's reason, if that fails."""
     try:
         _jit.check(loss.formula)
-    except NumbaError as error:
+    except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

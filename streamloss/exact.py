@@ -140,16 +140,16 @@ def checked_state(state: npt.ArrayLike) -> Words:
     if words.shape != (STATE_WORDS,):
         raise ValueError(f"state must have shape ({STATE_WORDS},), got {words.shape}")
     carried = combine(np.ascontiguousarray(words), np.zeros(STATE_WORDS, np.int64))
-    check_counts(carried)
+    check_counts(carried, "state has counts that no elements have: negative, or more nonzero weights than elements")
     return carried
 
 
-def check_counts(state: Words) -> None:
-    """Refuse a state that no elements can have, which is what is left when too much was taken out."""
+def check_counts(state: Words, reason: str) -> None:
+    """Refuse a state that no elements can have, for this reason."""
     counts = state[:COUNTS]
     specials = [section(state, start)[:FIRST_DIGIT] for start in (TERMS, WEIGHTS)]
     if min(counts.min(), *(special.min() for special in specials)) < 0 or state[NONZERO] > state[COUNT]:
-        raise ValueError("the counts would be negative: what is taken out was never in")
+        raise ValueError(reason)
 
 
 def section(state: Words, start: int) -> Words:

@@ -7,16 +7,19 @@ the command, the tests and the documentation find it in the table.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
 import math
+import numbers
+import re
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+USER_FUNCTION = "user's function "  # begins the spec of one
 Formula: TypeAlias = types.FunctionType | Any  # a scalar function
 
 
@@ -46,7 +49,7 @@ class Loss:
     name: str
     formula: Formula = field(repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
-    domain: Mapping[str, Callable[[float], bool]] = field(default_factory=dict, repr=False)
+    domain: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     is_builtin: bool = field(default=False, repr=False)  # a row of the table, so that repr(loss) says all about it
 
     def __call__(self, **parameters: float) -> Loss:
@@ -55,10 +58,11 @@ class Loss:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise ValueError(f"loss {self.name} has no parameter {name!r}; it has: {known}")
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"{name} of {self.name} must be a number, got {type(value).__name__}")
-            if not self.domain[name](value):
-                raise ValueError(f"{name}={value!r} is outside the domain of {self.name}: {self.domain[name].__doc__}")
+            low, high = self.domain.get(name, (-math.inf, math.inf))
+            if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max) or value in (low, high):
+                raise ValueError(f"{name} of {self.name} must lie between {low} and {high}, got {value!r}")
         values = {name: float(parameters.get(name, value)) for name, value in self.parameters.items()}
         return Loss(self.name, self.formula, values, self.domain, self.is_builtin)
 
@@ -71,6 +75,11 @@ class Loss:
         if not isinstance(other, Loss):
             return NotImplemented
         return repr(self) == repr(other) and self.fingerprint == other.fingerprint
+
+    @property
+    def spec(self) -> str:
+        """What files keep of a loss: all of a row of the table, the name alone of a user's function."""
+        return repr(self) if self.is_builtin else USER_FUNCTION + self.name
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -96,14 +105,14 @@ class Loss:
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (as_loss, (repr(self) if self.is_builtin else self.formula,))
+        return (as_loss, (self.spec if self.is_builtin else self.formula,))
 
 
 LOSSES: dict[str, Loss] = {}
 
 
-def define(**domain: Callable[[float], bool]) -> Callable[[Formula], Loss]:
-    """Enter a formula into the table; its arguments with a default are the loss's parameters."""
+def define(**domain: tuple[float, float]) -> Callable[[Formula], Loss]:
+    """Enter a formula into the table; its arguments with a default are parameters, each between two numbers."""
 
     def enter(formula: Formula) -> Loss:
         parameters = {
@@ -118,6 +127,9 @@ def define(**domain: Callable[[float], bool]) -> Callable[[Formula], Loss]:
     return enter
 
 
+NOT_PLAIN = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
 def as_loss(loss: str | Loss | Formula) -> Loss:
     """The loss that a name such as "huber(delta=2)", a loss or a function of two floats stands for."""
     if isinstance(loss, Loss):
@@ -130,6 +142,8 @@ def as_loss(loss: str | Loss | Formula) -> Loss:
             f"loss must be one of {', '.join(LOSSES)}, a Loss or a function of label and prediction,"
             f" got {type(loss).__name__}"
         )
+    if formula.__code__.co_flags & NOT_PLAIN:
+        raise TypeError(f"loss {formula.__name__} must be a plain function, got a generator or a coroutine")
     try:
         inspect.signature(formula).bind(0.0, 0.0)
     except TypeError as error:
@@ -139,35 +153,18 @@ def as_loss(loss: str | Loss | Formula) -> Loss:
 
 def _parse(text: str) -> Loss:
     """Read "name" or "name(parameter=number, ...)"."""
-    name, _, rest = text.partition("(")
+    name = text.partition("(")[0]
     if name not in LOSSES:
         raise ValueError(f"loss {text!r} is unknown; there are: {', '.join(LOSSES)}")
+    call = re.fullmatch(r"\w+(?:\((.*)\))?", text)
+    words = [word.strip() for word in re.split("[=,]", call[1])] if call and call[1] else []
     try:
-        call = ast.parse(text, mode="eval").body
-        if not rest or not isinstance(call, ast.Call) or call.args:
-            values: dict[str, Any] | None = {} if not rest else None
-        else:
-            values = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
-    except (SyntaxError, ValueError):
-        values = None
-    if values is None:
+        values = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+    except ValueError:
+        values = {}
+    if call is None or len(values) != len(words) / 2:
         raise ValueError(f"loss {text!r} is malformed; write it as {LOSSES[name]!r}")
     return LOSSES[name](**values)
-
-
-def _positive(value: float) -> bool:
-    """A positive number"""
-    return value > 0.0
-
-
-def _fraction(value: float) -> bool:
-    """Between 0 and 1"""
-    return 0.0 < value < 1.0
-
-
-def _below_half(value: float) -> bool:
-    """Above 0 and below 0.5"""
-    return 0.0 < value < 0.5
 
 
 @define()
@@ -183,7 +180,7 @@ def absolute_error(label: float, prediction: float) -> float:
     return abs(prediction - label)
 
 
-@define(delta=_positive)
+@define(delta=(0.0, math.inf))
 def huber(label: float, prediction: float, delta: float = 1.0) -> float:
     """Half the squared error up to delta, linear beyond: Huber (1964), doi:10.1214/aoms/1177703732."""
     error = abs(prediction - label)
@@ -209,7 +206,7 @@ def squared_log_error(label: float, prediction: float) -> float:
     return error * error
 
 
-@define(q=_fraction)
+@define(q=(0.0, 1.0))
 def quantile(label: float, prediction: float, q: float = 0.5) -> float:
     """The pinball loss of the q-quantile: Koenker and Bassett (1978), doi:10.2307/1913643."""
     error = label - prediction
@@ -218,7 +215,7 @@ def quantile(label: float, prediction: float, q: float = 0.5) -> float:
     return (q - 1.0) * error
 
 
-@define(eps=_below_half)
+@define(eps=(0.0, 0.5))
 def binary_cross_entropy(label: float, prediction: float, eps: float = 1e-7) -> float:
     """-(label * log(p) + (1 - label) * log(1 - p)), where p is the prediction clipped to [eps, 1 - eps]."""
     p = prediction

@@ -76,4 +76,4 @@ def _prepare(reduction: str | Reduction, name: str, values: Any) -> tuple[Accumu
     accumulator = Accumulator(reduction=reduction)
     if as_reduction(reduction) is not Reduction.NONE:
         return accumulator, None
-    return accumulator, np.empty(arrays.as_array(name, values).shape)
+    return accumulator, np.empty(arrays.as_array(name, values, []).shape)

@@ -41,6 +41,8 @@ def encode(loss: str, reduction: str, nan: str, state: Words) -> bytes:
 
 def decode(data: bytes) -> tuple[str, str, str, Words]:
     """The loss, reduction, NaN policy and state in these bytes; ValueError for anything but what `encode` wrote."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data must be bytes, got {type(data).__name__}")
     data = bytes(data)
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("not a streamloss state: it does not begin with the mark of one")
@@ -56,9 +58,13 @@ def decode(data: bytes) -> tuple[str, str, str, Words]:
         raise ValueError(f"the state has {len(data)} bytes, expected {expected}: it is cut short or damaged")
     if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
         raise ValueError("the state is damaged: its checksum does not match")
-    header = json.loads(data[PREFIX.size : PREFIX.size + header_length])
+    try:
+        header = json.loads(data[PREFIX.size : PREFIX.size + header_length])
+        loss, reduction, nan = (str(header[key]) for key in ("loss", "reduction", "nan"))
+    except (ValueError, KeyError, TypeError):
+        raise ValueError("the state has no valid header") from None
     state = np.frombuffer(data, "<i8", words, PREFIX.size + header_length).astype(np.int64)
-    return header["loss"], header["reduction"], header["nan"], state
+    return loss, reduction, nan, state
 
 
 def write(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .scoring import Batch, Source
+from .scoring import Batch, Names, Source
 
 ELEMENTS = 1 << 22  # of a batch, if a row has no more
 
@@ -19,7 +19,7 @@ def read(labels: Path, predictions: Path, weights: Path | None) -> Source:
     """The arrays as batches of rows (entries of the first dimension)."""
     paths = [labels, predictions] + ([] if weights is None else [weights])
     arrays = [_map(path) for path in paths]
-    names = (str(labels), str(predictions), None if weights is None else str(weights))
+    names = Names(str(labels), str(predictions), None if weights is None else str(weights))
     if arrays[0].shape != arrays[1].shape:
         raise ValueError(
             f"labels and predictions must have the same shape, got {arrays[0].shape} in {labels}"
@@ -35,14 +35,14 @@ def _map(path: Path) -> npt.NDArray[Any]:
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     try:
-        with path.open("rb") as file:  # a file without elements cannot be mapped
-            np.lib.format.read_magic(file)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        if "mmap" in str(error):
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)  # np.load would take other kinds of files, too
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError:  # an array without elements cannot be mapped, but read
             return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is no readable .npy file: {error}") from error
-    return array
 
 
 def _batches(arrays: list[npt.NDArray[Any]]) -> Iterator[Batch]:

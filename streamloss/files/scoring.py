@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from ..accumulator import Accumulator, NanPolicy
+from ..arrays import NanFoundError
 from ..losses import Formula, Loss
 from ..reduction import Reduction
 
@@ -27,15 +27,19 @@ class Batch(NamedTuple):
     weights: npt.NDArray[Any] | None
 
 
-class Source(NamedTuple):
-    """What a reader makes of the caller's files.
+class Names(NamedTuple):
+    """What labels, predictions and weights are called in a source."""
 
-    `names` are what labels, predictions and weights are called there; `rows` is None where counting them would mean
-    reading the file.
-    """
+    labels: str
+    predictions: str
+    weights: str | None
+
+
+class Source(NamedTuple):
+    """What a reader makes of the caller's files; `rows` is None where counting them would mean reading the file."""
 
     batches: Iterator[Batch]
-    names: tuple[str, str, str | None]
+    names: Names
     rows: int | None
 
 
@@ -89,9 +93,12 @@ def score(
     done = 0
     source = _open(path, labels, predictions, weights)
     for batch in source.batches:
-        if nan == "raise":
-            _refuse_nan(source, batch)
-        accumulator.update(batch.labels, batch.predictions, batch.weights)
+        try:
+            accumulator.update(batch.labels, batch.predictions, batch.weights)
+        except NanFoundError as error:
+            row = batch.first + (error.index[0] if error.index else 0)
+            name = getattr(source.names, error.argument)
+            raise ValueError(f"nan='raise': {name} has NaN or null in row {row}") from None
         done = batch.first + (len(batch.labels) if batch.labels.ndim else 1)
         if progress is not None:
             progress(done, source.rows)
@@ -114,10 +121,3 @@ def _open(path: PathLike | None, labels: PathLike, predictions: PathLike, weight
     except ImportError as error:
         raise ImportError(f"tables are read with Polars: pip install 'streamloss[cli]' ({error})") from error
     return tables.read(Path(path), str(labels), str(predictions), None if weights is None else str(weights))
-
-
-def _refuse_nan(source: Source, batch: Batch) -> None:
-    for name, values in zip(source.names, batch[1:], strict=True):
-        if values is not None and np.isnan(values).any():
-            row = batch.first + int(np.argwhere(np.isnan(values))[0][0])
-            raise ValueError(f"nan='raise': {name} has NaN or null in row {row}")

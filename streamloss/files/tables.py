@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from .scoring import Batch, Source
+from .scoring import Batch, Names, Source
 
 ROWS = 1 << 20  # of a batch: 8 MB a column at the most
 
@@ -32,7 +32,7 @@ def read(path: Path, labels: str, predictions: str, weights: str | None) -> Sour
         frame, rows = _scan(path, columns)
         schema = frame.collect_schema()
         selected = frame.select(_as_float(schema[column], column).alias(name) for name, column in columns.items())
-        return Source(_batches(selected, path), (labels, predictions, weights), rows)
+        return Source(_batches(selected, path), Names(labels, predictions, weights), rows)
     except pl.exceptions.PolarsError as error:
         raise _readable(path, error) from error
 
