@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numba
@@ -76,12 +77,26 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
 
 
 def _start(count: int, work: Callable[[], R]) -> list[Future[R]]:
+    """Have `work` done by up to `count` helpers; fewer where the system grants no more threads."""
     global _pool
+    helpers: list[Future[R]] = []
     if count < 1:
-        return []
-    try:
-        pool = _pool or ThreadPoolExecutor(get_num_threads() - 1, thread_name_prefix="streamloss")
-        _pool = pool
-        return [pool.submit(work) for _ in range(count)]
-    except RuntimeError:  # the interpreter is shutting down, or the system grants no more threads
-        return []
+        return helpers
+    pool = _pool = _pool or ThreadPoolExecutor(get_num_threads() - 1, thread_name_prefix="streamloss")
+    submitted = threading.Lock()
+
+    def help_out(number: int) -> R:
+        # A submit() that fails for want of a thread has put its task in the queue already, where an idle thread may
+        # find it: what it did would be lost.
+        with submitted:
+            if number >= len(helpers):
+                raise CancelledError
+        return work()
+
+    with submitted:
+        try:
+            for number in range(count):
+                helpers.append(pool.submit(help_out, number))
+        except RuntimeError:  # no more threads, or the interpreter is shutting down
+            pass
+    return helpers

@@ -77,6 +77,7 @@ def accumulate(
 
 _kernel = _jit.Kernel(accumulate)
 _entries: dict[tuple[Any, ...], Callable[..., None]] = {}
+_checked: set[str] = set()  # the fingerprints of user's functions that compile
 
 
 def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
@@ -156,7 +157,10 @@ def state_of(loss: Loss, chunk: Chunk, omit: bool) -> Words:
 
 def check_formula(loss: Loss) -> None:
     """Compile a user's function by itself; TypeError, with Numba's reason, if that fails."""
+    if loss.fingerprint in _checked:
+        return
     try:
         _jit.check(loss.formula)
+        _checked.add(loss.fingerprint)
     except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

@@ -58,7 +58,7 @@ SMALLEST_EXPONENT = -1074  # of the last bit of a subnormal number
 
 @routine
 def deposit(total: Words, quantity: int, exponent: int) -> None:
-    """Add quantity * 2**exponent to a sum, for any int64 and any exponent from LOW to 1024, without carrying.
+    """Add quantity * 2**exponent to a sum, for any int64 and any exponent from LOW to 1023, without carrying.
 
     Shifted to its digit, the quantity takes up to 95 bits; it is added in parts of at most 32, so a digit grows by
     less than 2**33 and 2**29 deposits fit before a carry is due.

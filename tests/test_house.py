@@ -1,0 +1,153 @@
+"""The structure of the package: who may import whom, and what importing it costs."""
+
+import ast
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import streamloss
+
+ROOT = Path(streamloss.__file__).parent
+LAYERS = [
+    {"_jit", "_threads"},
+    {"exact", "chunks", "losses", "operands"},
+    {"arrays", "blocks", "reduction"},
+    {"cpu", "stored"},
+    {"accumulator"},
+    {"one_shot", "files.scoring"},
+    {"files.npy", "files.tables", "files"},
+    {"cli"},
+    {"", "__main__"},
+]
+LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+READ_VERSION = {"cli", "files", "files.scoring"}
+LATE = {("files.scoring", "files.npy"), ("files.scoring", "files.tables")}  # a reader, where its format comes up
+OPTIONAL = [
+    "polars",
+    "click",
+    "rich",
+    "torch",
+    "sklearn",
+    "pandas",
+    "pyarrow",
+    "tensorflow",
+    "keras",
+    "jax",
+    "dask",
+    "ml_dtypes",
+]
+
+
+def module_name(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def internal_imports(module):
+    """The modules of the package, or names of the package itself, that a module imports: (target, name, late)."""
+    path = MODULES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "streamloss":
+                    yield alias.name.removeprefix("streamloss").removeprefix("."), None, id(node) in late
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                parts = package.split(".") if package else []
+                base = ".".join(parts[: len(parts) - node.level + 1])
+                source = ".".join(filter(None, (base, node.module)))
+            elif node.module and node.module.split(".")[0] == "streamloss":
+                source = node.module.removeprefix("streamloss").removeprefix(".")
+            else:
+                continue
+            for alias in node.names:
+                below = ".".join(filter(None, (source, alias.name)))
+                yield (below, None, id(node) in late) if below in MODULES else (source, alias.name, id(node) in late)
+
+
+def test_every_module_has_its_layer():
+    assert set(MODULES) == set(LAYER)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module):
+    for target, name, late in internal_imports(module):
+        if (target, name) == ("", "__version__"):
+            assert module in READ_VERSION
+        elif late:
+            assert (module, target) in LATE
+        elif module == "files" and target.startswith("files."):
+            assert target == "files.scoring"
+        else:
+            assert LAYER[target] < LAYER[module], f"{module} imports {target}"
+
+
+def test_the_walk_over_imports_sees_them_all():
+    found = {(module, target) for module in MODULES for target, _, _ in internal_imports(module)}
+    assert {("cpu", "_jit"), ("cpu", "blocks"), ("accumulator", "exact"), ("files", "files.scoring")} <= found
+    assert {("files.tables", "files.scoring"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
+    assert {("", "losses"), ("", "files"), ("cli", "")} | LATE <= found
+
+
+def test_the_public_names_are_listed():
+    names = {name for name, value in vars(streamloss).items() if not isinstance(value, ModuleType) and name[0] != "_"}
+    assert sorted(names | {"losses"}) == streamloss.__all__
+
+
+def documented():
+    for name in streamloss.__all__:
+        value = getattr(streamloss, name)
+        yield name, value
+        if inspect.isclass(value):
+            yield from ((f"{name}.{member}", part) for member, part in vars(value).items() if member[0] != "_")
+    yield from ((f"losses.{name}", loss) for name, loss in streamloss.losses.LOSSES.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, value in documented() if name.split(".")[-1].islower()]
+)
+def test_what_is_public_is_documented(name, value):
+    described = value.__class__.__doc__ if isinstance(value, (bool, str, int, float)) else inspect.getdoc(value)
+    assert (described or "").strip()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_left_to_do_and_no_machine_is_named(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"TODO|FIXME|XXX", text)
+    assert not re.search(r"(?<![\w.])/(home|root|work|tmp|opt|mnt|Users|usr|var)/|[A-Z]:\\\\", text)
+
+
+def test_importing_loads_no_optional_package_compiles_nothing_and_starts_no_thread():
+    script = f"""
+from numba.core import event
+recorder = event.RecordingListener()
+event.register("numba:compile", recorder)
+import sys, threading
+import streamloss
+assert streamloss.get_num_threads() > 0
+streamloss.Accumulator(streamloss.losses.huber(delta=2))
+print(sorted(set({OPTIONAL}) & set(sys.modules)), recorder.buffer, threading.active_count())
+import numba
+numba.njit(lambda x: x)(1)
+print(len(recorder.buffer) > 0)
+"""
+    command = [sys.executable, "-W", "error", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[] [] 1", "True"]
