@@ -30,4 +30,5 @@ def main() -> None:
     print_table("Memory", memory.run(200 if quick else 2000))
 
 
-main()
+if __name__ == "__main__":
+    main()

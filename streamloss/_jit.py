@@ -195,6 +195,22 @@ def not_inlined(typing: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address; one that does not exist is no error."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.IntType(32)
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        kinds = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kinds)
+        to_read, keep_close, data = 0, 3, 1
+        builder.call(function, [pointer, number(to_read), number(keep_close), number(data)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@intrinsic
 def bits(typing: Any, value: Any) -> Any:
     """The 64 bits of a float64 as an int64."""
 

@@ -127,8 +127,9 @@ class Accumulator:
 
         Examples
         --------
+        >>> import streamloss
         >>> streamloss.Accumulator().update([[1, 9, 2], [-5, -2, 6]], [[4, 8, 12], [8, 1, 3]], [1.2, 3.4]).result("sum")
-        767.8
+        767.8000000000001
 
         """
         return self._add(self._loss, labels, predictions, weights, mask, out)
@@ -145,6 +146,7 @@ class Accumulator:
 
         Examples
         --------
+        >>> import streamloss
         >>> streamloss.Accumulator().update_losses([1e300, 1.0, -1e300]).result("sum")
         1.0
 
@@ -153,24 +155,23 @@ class Accumulator:
 
     def _add(self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
         chunk = arrays.chunk(labels, predictions, weights, mask, out)
-        change = cpu.state_of(loss, chunk, self._nan != "propagate")
-        if self._nan == "raise" and change[SKIPPED]:
+        before = self._state
+        after = cpu.added(loss, chunk, self._nan != "propagate", before)
+        if self._nan == "raise" and after[SKIPPED] != before[SKIPPED]:
             raise arrays.find_nan(labels, predictions, weights, mask)
-        return self._land(change)
+        return self._step(before, after)
 
-    def _land(self, change: Words, sign: int = 1) -> Accumulator:
-        """Add a change to the state, whole or not at all, even if KeyboardInterrupt comes while the lock is let go."""
-        landed = False
+    def _step(self, before: Words, after: Words) -> Accumulator:
+        """Take the step from one state to another, whole or not at all, whatever state other threads have led to."""
+        taken = False
         try:
             with self._lock:
-                state = exact.combine(self._state, change, sign)
-                if sign < 0:
-                    exact.check_counts(state, "what is taken out was never in: the counts would be negative")
-                self._state, landed = state, True
+                state = after if self._state is before else exact.combine(self._state, after - before)
+                self._state, taken = state, True
         except BaseException:
-            if landed:
+            if taken:  # KeyboardInterrupt came while the lock was let go
                 with self._lock:
-                    self._state = exact.combine(self._state, change, -sign)
+                    self._state = exact.combine(self._state, before - after)
             raise
         return self
 
@@ -248,12 +249,10 @@ class Accumulator:
             if not isinstance(other, Accumulator):
                 raise TypeError(f"others must be accumulators, got {type(other).__name__}")
             self._check_same_loss(other)
-        if not others:
-            return self
-        change = others[0]._state
-        for other in others[1:]:
-            change = exact.combine(change, other._state)
-        return self._land(change)
+        before = after = self._state
+        for other in others:
+            after = exact.combine(after, other._state)
+        return self._step(before, after)
 
     def __add__(self, other: object) -> Accumulator:
         """A new accumulator that has seen what both have: commutative and associative, to the bit."""
@@ -275,7 +274,9 @@ class Accumulator:
         if not isinstance(other, Accumulator):
             return NotImplemented
         self._check_same_loss(other)
-        return self.copy()._land(other._state, -1)
+        state = exact.combine(self._state, -other._state)
+        exact.check_counts(state, "what is taken out was never in: the counts would be negative")
+        return self._with(state)
 
     def _check_same_loss(self, other: Accumulator) -> None:
         if self._loss != other._loss:
@@ -341,6 +342,7 @@ class Accumulator:
 
         Examples
         --------
+        >>> import streamloss
         >>> a, b = streamloss.Accumulator().update(1, 3), streamloss.Accumulator().update(1, 2)
         >>> streamloss.Accumulator.from_state(a.state + b.state) == a + b
         True

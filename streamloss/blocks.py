@@ -29,18 +29,22 @@ from .exact import (
     DIGIT_MASK,
     EXPONENT_BIAS,
     EXPONENT_MASK,
+    FIRST_DIGIT,
     FRACTION_BITS,
+    LOW,
     NONZERO,
     SKIPPED,
     SMALLEST_EXPONENT,
+    carry,
     deposit,
     deposit_float,
 )
-from .operands import is_one_number, item
+from .operands import TILE, block, is_shared, item, read_ahead, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
-MOST_CUTS = 8  # by the careful path, before it adds what is left one by one
+MOST_CUTS = 4  # by the careful path, before it adds what is left one by one, which takes as long as ten
+CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 HIGHEST_WINDOW = 1020  # above it the constant M overflows
 LOWEST_WINDOW = SMALLEST_EXPONENT + 2 * CUT  # below it the second unit is smaller than any float64
@@ -85,89 +89,114 @@ def settle(tally: Any, place: int, window: int, total: Any) -> None:
 
 
 @_jit.scalar
-def quick(
-    formula: Any,
-    parameters: Any,
-    labels: Any,
-    predictions: Any,
-    weights: Any,
-    mask: Any,
-    omit: Any,
-    term_window: int,
-    weight_window: int,
-    tally: Any,
-    counts: Any,
-) -> bool:
-    """Set aside the exact sums of a block, if its terms and weights fit their windows."""
+def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
+    """Cut the terms of a tile at two places and its weights at one, or two if `twice` is not None.
+
+    Returns the sums of the bit patterns of the parts: of the terms' upper and lower, of the weights' upper and lower;
+    whether anything was outside its window, or left below the last cut (both 0 if not); and how many elements the mask
+    keeps, and how many weights are not 0.
+    """
     _jit.wide_vectors()
-    n = labels.size
-    high, low = magic(term_window - CUT), magic(term_window - 2 * CUT)
-    high_bits, low_bits = bits(high), bits(low)
-    high_sum = low_sum = left = outside = missing = kept = 0
-    for i in range(n):
-        label, prediction, weight = float64(labels[i]), float64(predictions[i]), float64(item(weights, i))
+    formula, parameters, omit = loss
+    labels, predictions, weights, mask = elements
+    high, low, weight_high, weight_low = constants
+    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
+    for i in range(labels.size):
+        label, prediction = float64(labels[i]), float64(predictions[i])
         keep = item(mask, i)
-        term = weight * evaluate(formula, label, prediction, parameters)
+        term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         term = term if keep else 0.0
         u = term + high
         high_sum += bits(u)
-        outside |= bits(u) ^ high_bits
+        outside |= bits(u) ^ bits(high)
         rest = term - (u - high)
         v = rest + low
         low_sum += bits(v)
         left |= bits(rest - (v - low))
         if omit is not None:
-            missing += keep & ((label != label) | (prediction != prediction) | (weight != weight))
+            probe = (prediction - label) + float64(item(weights, i))
+            left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
         kept += keep
-    if (outside >> FRACTION_BITS) != 0 or left != 0 or missing != 0:
+        if not is_shared(weights):
+            weight = float64(item(weights, i)) if keep else 0.0
+            u = weight + weight_high
+            weight_high_sum += bits(u)
+            outside |= bits(u) ^ bits(weight_high)
+            rest = weight - (u - weight_high)
+            if twice is not None:
+                v = rest + weight_low
+                weight_low_sum += bits(v)
+                rest -= v - weight_low
+            left |= bits(rest)
+            nonzero += weight != 0.0
+    return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left, kept, nonzero
+
+
+@_jit.scalar
+def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts: Any) -> bool:
+    """Set aside the exact sums of a block, if its terms and weights fit their windows."""
+    labels, predictions, weights, mask = elements
+    constants = (
+        magic(windows[0] - CUT),
+        magic(windows[0] - 2 * CUT),
+        magic(windows[1] - CUT),
+        magic(windows[1] - 2 * CUT),
+    )
+    n = labels.size
+    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
+    for start in range(0, n, TILE):
+        stop = min(start + TILE, n)
+        read_ahead(labels, start)
+        read_ahead(predictions, start)
+        read_ahead(weights, start)
+        w, k = block(weights, start, stop, None), block(mask, start, stop, None)
+        tile = cut_tile(loss, (labels[start:stop], predictions[start:stop], w, k), constants, twice)
+        high_sum += tile[0]
+        low_sum += tile[1]
+        weight_high_sum += tile[2]
+        weight_low_sum += tile[3]
+        outside |= tile[4]
+        left |= tile[5]
+        kept += tile[6]
+        nonzero += tile[7]
+    if (outside >> FRACTION_BITS) != 0 or left != 0:
         return False
-    high_sum -= n * high_bits
-    low_sum -= n * low_bits
-    if not quick_weights(weights, mask, kept, weight_window, tally, counts):
-        return False
-    stash(tally, I64(0), high_sum)
-    stash(tally, I64(2), low_sum)
+    stash(tally, I64(0), high_sum - n * bits(constants[0]))
+    stash(tally, I64(2), low_sum - n * bits(constants[1]))
+    if not is_shared(weights):
+        stash(tally, I64(4), weight_high_sum - n * bits(constants[2]))
+        if twice is not None:
+            stash(tally, I64(6), weight_low_sum - n * bits(constants[3]))
+        counts[NONZERO] += nonzero
     counts[COUNT] += kept
     return True
 
 
-def quick_weights(weights: Any, mask: Any, kept: int, window: int, tally: Any, counts: Any) -> Any:
-    """Set aside the exact sum of the weights of a block, if they fit the window."""
+def add_quickly(loss: Any, elements: Any, windows: Any, once: bool, tally: Any, counts: Any) -> Any:
+    """Set aside the exact sums of a block, cutting its weights once or twice; False if something did not fit."""
 
 
-@_jit.by_type(quick_weights)
-def _quick_weights(weights: Any, mask: Any, kept: Any, window: Any, tally: Any, counts: Any) -> Any:
-    if not isinstance(weights, types.Array):
-        return lambda weights, mask, kept, window, tally, counts: True
+@_jit.by_type(add_quickly)
+def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> Any:
+    def for_weights(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
+        if once:
+            return quick(loss, elements, windows, None, tally, counts)
+        return quick(loss, elements, windows, True, tally, counts)
 
-    def each(weights: Any, mask: Any, kept: Any, window: Any, tally: Any, counts: Any) -> bool:
-        _jit.wide_vectors()
-        n = weights.size
-        high, low = magic(window - CUT), magic(window - 2 * CUT)
-        high_bits, low_bits = bits(high), bits(low)
-        high_sum = low_sum = left = outside = nonzero = 0
-        for i in range(n):
-            weight = float64(weights[i])
-            weight = weight if item(mask, i) else 0.0
-            u = weight + high
-            high_sum += bits(u)
-            outside |= bits(u) ^ high_bits
-            rest = weight - (u - high)
-            v = rest + low
-            low_sum += bits(v)
-            left |= bits(rest - (v - low))
-            nonzero += weight != 0.0
-        if (outside >> FRACTION_BITS) != 0 or left != 0:
-            return False
-        stash(tally, I64(4), high_sum - n * high_bits)
-        stash(tally, I64(6), low_sum - n * low_bits)
-        counts[NONZERO] += nonzero
-        return True
+    def for_one_weight(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
+        return quick(loss, elements, windows, None, tally, counts)
 
-    return each
+    return for_weights if isinstance(elements[2], types.Array) else for_one_weight
 
 
 # --------------------------------------------------------------------------------------------------- careful path
+
+
+@_jit.scalar
+def exceeding(top: int) -> int:
+    """The exponent of a power of two above the number with these bits, -1023 at the least."""
+    small = top < 1 << (FRACTION_BITS - 1)  # so that the last cut of a subnormal number leaves nothing
+    return (top >> FRACTION_BITS) - EXPONENT_BIAS + 1 - small
 
 
 @_jit.routine
@@ -179,6 +208,28 @@ def largest(values: Any) -> int:
     for i in range(values.size):
         top = max(top, bits(values[i]) & WITHOUT_SIGN)
     return top
+
+
+@_jit.routine
+def add_one_by_one(values: Any, total: Any) -> None:
+    """Add finite numbers to a sum, each to the two digits that its bits lie in."""
+    _jit.not_inlined()
+    for start in range(0, values.size, CARRY_AFTER):
+        for i in range(start, min(start + CARRY_AFTER, values.size)):
+            pattern = bits(values[i])
+            exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
+            fraction = pattern & ((1 << FRACTION_BITS) - 1)
+            if exponent == 0:
+                exponent = 1
+            else:
+                fraction |= 1 << FRACTION_BITS
+            place = exponent + (SMALLEST_EXPONENT - 1 - LOW)
+            shift = place & (DIGIT_BITS - 1)
+            digit = FIRST_DIGIT + place // DIGIT_BITS
+            sign = pattern >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
+            total[digit] += (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
+            total[digit + 1] += ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
+        carry(total)
 
 
 @_jit.routine
@@ -200,10 +251,10 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
         top = largest(values)
     if top == 0:
         return window if easy else UNKNOWN
-    window = (top >> FRACTION_BITS) - EXPONENT_BIAS + 1 + MARGIN
+    window = min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
+    unit = window - CUT
     cuts = 0
     while top != 0 and cuts < MOST_CUTS:
-        unit = max((top >> FRACTION_BITS) - EXPONENT_BIAS + 1 - CUT, SMALLEST_EXPONENT)
         constant = magic(unit)
         amount = 0
         top = 0
@@ -214,32 +265,19 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
             values[i] = rest
             top = max(top, bits(rest) & WITHOUT_SIGN)
         deposit(total, amount - values.size * bits(constant), unit)
+        unit = max(exceeding(top) - CUT, SMALLEST_EXPONENT)
         cuts += 1
     if top != 0:
-        for i in range(values.size):
-            if values[i] != 0.0:
-                deposit_float(total, values[i], I64(1))
-    if not easy or cuts > 2:
-        return UNKNOWN
-    return min(max(window, LOWEST_WINDOW), HIGHEST_WINDOW)
+        add_one_by_one(values, total)
+    return window if easy and cuts <= 2 else UNKNOWN
 
 
 @_jit.scalar
-def prepare(
-    formula: Any,
-    parameters: Any,
-    labels: Any,
-    predictions: Any,
-    weights: Any,
-    mask: Any,
-    omit: Any,
-    out: Any,
-    terms: Any,
-    used_weights: Any,
-    counts: Any,
-) -> None:
+def prepare(loss: Any, elements: Any, out: Any, terms: Any, used_weights: Any, counts: Any) -> None:
     """Write out the terms and weights of a block, zero where an element is left out, and count its elements."""
     _jit.wide_vectors()
+    formula, parameters, omit = loss
+    labels, predictions, weights, mask = elements
     present = kept = nonzero = 0
     for i in range(labels.size):
         label, prediction, weight = float64(labels[i]), float64(predictions[i]), float64(item(weights, i))
@@ -247,7 +285,7 @@ def prepare(
         keep = here
         if omit is not None:
             keep = here & (label == label) & (prediction == prediction) & (weight == weight)
-        term = weight * evaluate(formula, label, prediction, parameters)
+        term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         if out is not None:
             out[i] = term if keep else np.nan
         terms[i] = term if keep else 0.0
@@ -256,6 +294,6 @@ def prepare(
         kept += keep
         nonzero += keep & (weight != 0.0)
     counts[COUNT] += kept
-    if not is_one_number(weights):
+    if not is_shared(weights):
         counts[NONZERO] += nonzero
     counts[SKIPPED] += present - kept

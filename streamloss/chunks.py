@@ -16,7 +16,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = tuple[Array, int, int]
 # One kernel call: labels, predictions, weights, mask, out, first element, end.
-Operands: TypeAlias = tuple[Array, Array, "float | Array | Run", "Array | Run | None", "Array | None", int, int]
+Operands: TypeAlias = tuple[Array, Array, "float | Array | Run | None", "Array | Run | None", "Array | None", int, int]
 
 FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 FLOATS = frozenset({FLOAT32, FLOAT64})  # what kernels read directly
@@ -35,7 +35,7 @@ class Arguments(NamedTuple):
 
     labels: Array
     predictions: Array
-    weights: float | Array
+    weights: float | Array | None
     mask: Array | None
     out: Array | None
     masks: list[tuple[Array, bool]]  # of numpy.ma arrays: a mask, and the value that keeps an element
@@ -50,7 +50,7 @@ class Direct:
         self,
         labels: Array,
         predictions: Array,
-        weights: float | Array | Run,
+        weights: float | Array | Run | None,
         mask: Array | Run | None,
         out: Array | None,
     ) -> None:
@@ -82,7 +82,7 @@ class Staged:
     __slots__ = ("arrays", "axis", "masks", "out", "shape", "size", "step")
 
     def __init__(
-        self, arrays: tuple[Array, Array, float | Array], masks: list[tuple[Array, bool]], out: Array | None
+        self, arrays: tuple[Array, Array, float | Array | None], masks: list[tuple[Array, bool]], out: Array | None
     ) -> None:
         self.shape = arrays[0].shape
         self.arrays, self.masks, self.out = arrays, masks, out
@@ -160,7 +160,7 @@ def in_place(arguments: Arguments) -> Direct:
         mask = None if mask is None else mask.T
         out = None if out is None else out.T
     shape = labels.shape
-    read_weights: float | Array | Run
+    read_weights: float | Array | Run | None
     if not isinstance(weights, np.ndarray):
         read_weights = weights
     elif weights.size == 1:

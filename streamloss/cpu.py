@@ -6,22 +6,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numba import float64
 from numba.core import types
 
 from . import _jit, _threads
-from .blocks import I64, UNKNOWN, add_exactly, prepare, quick, settle
+from .blocks import I64, UNKNOWN, add_exactly, add_quickly, prepare, settle
 from .chunks import Chunk, Operands
-from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, deposit_float
+from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .losses import Loss
-from .operands import BLOCK, block, is_one_number, item, scratch
+from .operands import BLOCK, block, is_shared, item, scratch
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
 
 
 def accumulate(
-    formula: Any,
-    parameters: Any,
-    omit: Any,
+    loss: Any,
     labels: Any,
     predictions: Any,
     weights: Any,
@@ -36,36 +35,36 @@ def accumulate(
 ) -> None:
     """Add the elements from start to stop of a chunk to a state, leaving its sums carried.
 
-    `terms` and `used_weights` are room for a block each; `tally` is eight words of zero.
+    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN. `terms` and
+    `used_weights` are room for a block each; `tally` is eight words of zero.
     """
     weights_room, mask_room = scratch(weights), scratch(mask)
     term_sum = state[TERMS : TERMS + SUM_WORDS]
     weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
     term_window = weight_window = I64(UNKNOWN)
+    weights_in_one_cut = True  # as those of float32 mostly are; until a block says otherwise
     before = state[COUNT]
     for begin in range(start, stop, BLOCK):
         end = min(begin + BLOCK, stop)
         n = end - begin
-        y, p = labels[begin:end], predictions[begin:end]
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
-        windows_known = term_window != UNKNOWN and weight_window != UNKNOWN
-        if (
-            out is None
-            and windows_known
-            and quick(formula, parameters, y, p, w, k, omit, term_window, weight_window, tally, state)
-        ):
-            continue
+        elements = labels[begin:end], predictions[begin:end], w, k
+        if out is None and term_window != UNKNOWN and weight_window != UNKNOWN:
+            windows = term_window, weight_window
+            if add_quickly(loss, elements, windows, weights_in_one_cut, tally, state):
+                continue
+            weights_in_one_cut = False
         settle(tally, I64(0), term_window, term_sum)
-        prepare(formula, parameters, y, p, w, k, omit, block(out, begin, end, None), terms, used_weights, state)
+        prepare(loss, elements, block(out, begin, end, None), terms, used_weights, state)
         term_window = add_exactly(terms[:n], term_sum, term_window)
-        if is_one_number(weights):
+        if is_shared(weights):
             weight_window = I64(0)
         else:
             settle(tally, I64(4), weight_window, weight_sum)
             weight_window = add_exactly(used_weights[:n], weight_sum, weight_window)
     settle(tally, I64(0), term_window, term_sum)
-    if is_one_number(weights):
-        weight, kept = item(block(weights, 0, 0, weights_room), 0), state[COUNT] - before
+    if is_shared(weights):
+        weight, kept = float64(item(block(weights, 0, 0, weights_room), 0)), state[COUNT] - before
         deposit_float(weight_sum, weight, kept)
         if weight != 0.0:
             state[NONZERO] += kept
@@ -87,17 +86,21 @@ def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
         loss.fingerprint,
         labels.dtype.char,
         predictions.dtype.char,
-        None if type(weights) is float else _kind(weights),
-        None if mask is None else _kind(mask),
+        _kind(weights),
+        _kind(mask),
         out is None,
         omit,
     )
     entry = _entries.get(key)
     if entry is None:
         signature = (
-            _jit.Formula.of(loss.formula, loss.fingerprint),
-            types.UniTuple(types.float64, len(loss.values)),
-            types.boolean if omit else types.none,
+            types.Tuple(
+                (
+                    _jit.Formula.of(loss.formula, loss.fingerprint),
+                    types.UniTuple(types.float64, len(loss.values)),
+                    types.boolean if omit else types.none,
+                )
+            ),
             *(_type(operand) for operand in (labels, predictions, weights, mask, out)),
             types.int64,
             types.int64,
@@ -111,6 +114,10 @@ def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
 
 
 def _kind(operand: Any) -> str:
+    if operand is None:
+        return ""
+    if type(operand) is float:
+        return "1"
     return "run of " + operand[0].dtype.char if type(operand) is tuple else operand.dtype.char
 
 
@@ -127,32 +134,36 @@ def _type(operand: Any) -> Any:
 _rooms: list[tuple[Any, Any, Any]] = []
 
 
-def state_of(loss: Loss, chunk: Chunk, omit: bool) -> Words:
-    """The state of a chunk: what adding it changes.
+def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int], state: Words) -> Words:
+    """Add the drawn pieces of a chunk to a state, in place."""
+    try:
+        room = _rooms.pop()
+    except IndexError:
+        room = np.empty(BLOCK), np.empty(BLOCK), np.zeros(8, np.int64)
+    for piece in drawn:
+        operands = chunk.operands(piece, pieces)
+        entry = _entry(loss, operands, omit)
+        entry((None, loss.values, omit or None), *operands, state, *room)
+        if operands[4] is not None:
+            chunk.finish(piece, operands)
+    _rooms.append(room)
+    return state
+
+
+def added(loss: Loss, chunk: Chunk, omit: bool, state: Words) -> Words:
+    """A state with a chunk added to it.
 
     With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped.
     """
-
-    def work(drawn: Iterable[int]) -> Words:
-        state = np.zeros(STATE_WORDS, np.int64)
-        try:
-            room = _rooms.pop()
-        except IndexError:
-            room = np.empty(BLOCK), np.empty(BLOCK), np.zeros(8, np.int64)
-        for piece in drawn:
-            operands = chunk.operands(piece, pieces)
-            entry = _entry(loss, operands, omit)
-            entry(None, loss.values, omit or None, *operands, state, *room)
-            if operands[4] is not None:
-                chunk.finish(piece, operands)
-        _rooms.append(room)
-        return state
-
     if chunk.size <= SERIAL:
         pieces = chunk.pieces(1)
-        return work(pieces)
+        return add(loss, chunk, omit, pieces, pieces, state.copy())
     pieces = chunk.pieces(_threads.get_num_threads())
-    return np.add.reduce(_threads.share(pieces, work))
+
+    def work(drawn: Iterable[int]) -> Words:
+        return add(loss, chunk, omit, pieces, drawn, np.zeros(STATE_WORDS, np.int64))
+
+    return combine(state, np.add.reduce(_threads.share(pieces, work)))
 
 
 def check_formula(loss: Loss) -> None:

@@ -112,9 +112,9 @@ def carry(total: Words) -> None:
     total[SUM_WORDS - 1] += over
 
 
-def _combine(left: Words, right: Words, sign: int, result: Words) -> None:
+def _combine(left: Words, right: Words, result: Words) -> None:
     for i in range(STATE_WORDS):
-        result[i] = left[i] + sign * right[i]
+        result[i] = left[i] + right[i]
     carry(result[TERMS : TERMS + SUM_WORDS])
     carry(result[WEIGHTS : WEIGHTS + SUM_WORDS])
 
@@ -122,13 +122,13 @@ def _combine(left: Words, right: Words, sign: int, result: Words) -> None:
 @cache
 def _combine_entry() -> Callable[..., None]:
     words = numba_types.Array(numba_types.int64, 1, "C")
-    return Kernel(_combine).compile((words, words, numba_types.int64, words))
+    return Kernel(_combine).compile((words, words, words))
 
 
-def combine(left: Words, right: Words, sign: int = 1) -> Words:
-    """The carried state left + right, or left - right with the sign -1."""
+def combine(left: Words, right: Words) -> Words:
+    """The sum of two states, which need not be carried; it is."""
     result = np.empty(STATE_WORDS, np.int64)
-    _combine_entry()(left, right, sign, result)
+    _combine_entry()(left, right, result)
     return result
 
 

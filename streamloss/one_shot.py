@@ -40,6 +40,7 @@ def mean_squared_error(
 
     Examples
     --------
+    >>> import streamloss
     >>> streamloss.mean_squared_error([1, 9, 2], [4, 8, 12])
     36.666666666666664
     >>> streamloss.mean_squared_error([1, 9, 2], [4, 8, 12], [1, 0, 2], reduction="none")
@@ -61,6 +62,7 @@ def compute_weighted_loss(
 
     Examples
     --------
+    >>> import streamloss
     >>> streamloss.compute_weighted_loss([[1, 2], [3, 4]], [1, 0])
     1.5
     >>> streamloss.compute_weighted_loss([[1, 2], [3, 4]], [1, 0], reduction="sum_over_batch_size")

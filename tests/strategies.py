@@ -51,30 +51,29 @@ KINDS = {f.__name__.strip("_"): f for f in (_normal, _spread, _subnormal, _speci
 
 
 @st.composite
-def floats(draw, size: int) -> np.ndarray:
-    """A float64 or float32 array of one kind."""
+def floats(draw, size: int, dtype: type) -> np.ndarray:
+    """An array of one kind."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     values = KINDS[draw(st.sampled_from(sorted(KINDS)))](rng, size)
-    if draw(st.booleans()):
-        with np.errstate(over="ignore"):
-            return values.astype(np.float32)
-    return values
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 @st.composite
-def chunks(draw, sizes=tuple(SIZES)) -> tuple[np.ndarray, np.ndarray, np.ndarray | float | None]:
-    """Labels, predictions and weights of one chunk."""
-    size = draw(st.sampled_from(sizes))
+def chunks(draw, sizes=tuple(SIZES), dtypes=(np.float64, np.float32)):
+    """Labels, predictions and weights of one chunk, all of one dtype: every mixture is one more kernel to compile."""
+    size, dtype = draw(st.sampled_from(sizes)), draw(st.sampled_from(dtypes))
+    columns = floats(size, dtype)
     weights = draw(st.sampled_from(["none", "scalar", "array", "zeros", "negative"]))
     return (
-        draw(floats(size)),
-        draw(floats(size)),
+        draw(columns),
+        draw(columns),
         {
             "none": lambda: None,
             "scalar": lambda: draw(st.sampled_from([0.0, 2.0, -0.5, 1e-3])),
-            "array": lambda: draw(floats(size)),
-            "zeros": lambda: np.random.default_rng(1).integers(0, 2, size).astype(np.float64),
-            "negative": lambda: -np.abs(draw(floats(size))),
+            "array": lambda: draw(columns),
+            "zeros": lambda: np.random.default_rng(1).integers(0, 2, size).astype(dtype),
+            "negative": lambda: -np.abs(draw(columns)),
         }[weights](),
     )
 

@@ -129,7 +129,7 @@ WRONG = {
     "no array": (["--labels", "bad.npy", "--predictions", "bad.npy"], "bad.npy is no readable .npy file"),
     "weights": (["--labels", "y.npy", "--predictions", "y.npy", "--weights", "short.npy"], "weights of shape (3,)"),
     "unknown loss": (["t.parquet", *Y, *P, "--loss", "mse"], "loss 'mse' is unknown; there are: squared_error"),
-    "bad parameter": (["t.parquet", *Y, *P, "--loss", "huber(delta=-1)"], "delta=-1"),
+    "bad parameter": (["t.parquet", *Y, *P, "--loss", "huber(delta=-1)"], "delta of huber must lie between"),
     "bad policy": (["t.parquet", *Y, *P, "--nan", "ignore"], "'ignore' is not one of"),
     "no labels": (["t.parquet", *P], "Missing option '--labels'"),
     "unknown option": (["t.parquet", *Y, *P, "--wieghts", "w"], "--wieghts"),

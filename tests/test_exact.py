@@ -223,12 +223,12 @@ def spread(pairs):
 def test_combine_adds_and_takes_away(left, right):
     a, b = state_of(left), state_of(right)
     before = a.tobytes(), b.tobytes()
-    total, difference = exact.combine(a, b), exact.combine(a, b, -1)
+    total, difference = exact.combine(a, b), exact.combine(a, -b)
     for state, sign in ((total, 1), (difference, -1)):
         terms = exact.section(state, TERMS)
         assert_carried(terms)
         assert exact.to_integer(terms) == sum(map(units, left)) + sign * sum(map(units, right))
-    assert np.array_equal(exact.combine(total, b, -1), a)
+    assert np.array_equal(exact.combine(total, -b), a)
     assert np.array_equal(exact.combine(b, a), total)
     assert (a.tobytes(), b.tobytes()) == before
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import streamloss
 from streamloss import Accumulator, exact
 from streamloss.losses import LOSSES
+from streamloss.operands import BLOCK
 from tests import oracle
 from tests.strategies import chunks
 
@@ -33,8 +34,8 @@ def assert_agrees(accumulator, expected):
 
 @pytest.mark.parametrize("name", ARITHMETIC)
 @pytest.mark.parametrize("nan", ["propagate", "omit"])
-@settings(max_examples=25, deadline=None)
-@given(chunk=chunks())
+@settings(max_examples=20, deadline=None)
+@given(chunk=chunks(sizes=(0, 1, 33, BLOCK - 1, BLOCK + 1)))
 def test_sums_and_results_are_exact(name, nan, chunk):
     loss = LOSSES[name]
 
@@ -46,7 +47,7 @@ def test_sums_and_results_are_exact(name, nan, chunk):
 
 
 @settings(max_examples=25, deadline=None)
-@given(chunk=chunks(sizes=(0, 1, 7, 33, 300)))
+@given(chunk=chunks(sizes=(0, 1, 7, 33, 300), dtypes=[np.float64]))
 def test_sums_of_losses_with_logarithms_are_exact_sums_of_their_elements(loss, chunk):
     labels, predictions, weights = chunk
     terms = np.empty(labels.shape)

@@ -85,6 +85,7 @@ def score(
 
     Examples
     --------
+    >>> import streamloss
     >>> streamloss.score("tests/data/flights.parquet", labels="arr_delay", predictions="dep_delay")
     Accumulator(squared_error, n=327_346, skipped=9_430, sum_by_nonzero_weights=357.6053472472552)
 

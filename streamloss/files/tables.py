@@ -46,16 +46,15 @@ def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None
         _check(path, frame.collect_schema(), columns)
         return frame, int(frame.select(pl.len()).collect().item())
     if path.suffix == ".csv":
-        frame = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING)
-        schema = frame.collect_schema()
-        beginning = frame.head(INFERRED).collect()
-        for column in set(columns.values()) & set(beginning.columns):
-            if beginning[column].null_count() == beginning.height:
+        schema = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING).collect_schema()
+        text = pl.scan_csv(path, infer_schema=False, null_values=MISSING).head(INFERRED)
+        for column in set(columns.values()) & set(schema):
+            if text.select(pl.col(column).is_null().all()).collect().item():
                 schema[column] = pl.Null()  # nothing was seen of it, which Polars calls a text column
         _check(path, schema, columns)
         # Whole numbers at the beginning say nothing about what follows.
         numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}
-        return pl.scan_csv(path, schema_overrides=numbers, null_values=MISSING, infer_schema_length=INFERRED), None
+        return pl.scan_csv(path, schema_overrides=numbers, infer_schema_length=INFERRED, null_values=MISSING), None
     raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
 
 
