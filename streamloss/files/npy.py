@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .scoring import Batch, Names, Source
+from .source import Batch, Names, Source
 
 ELEMENTS = 1 << 22  # of a batch, if a row has no more
 

@@ -3,44 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
-
-import numpy.typing as npt
+from typing import TypeAlias
 
 from ..accumulator import Accumulator, NanPolicy
 from ..arrays import NanFoundError
 from ..losses import Formula, Loss
 from ..reduction import Reduction
+from .source import Source
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Progress: TypeAlias = Callable[[int, int | None], object]
-
-
-class Batch(NamedTuple):
-    """Consecutive rows of a source; `first` is the number of the first row."""
-
-    first: int
-    labels: npt.NDArray[Any]
-    predictions: npt.NDArray[Any]
-    weights: npt.NDArray[Any] | None
-
-
-class Names(NamedTuple):
-    """What labels, predictions and weights are called in a source."""
-
-    labels: str
-    predictions: str
-    weights: str | None
-
-
-class Source(NamedTuple):
-    """What a reader makes of the caller's files; `rows` is None where counting them would mean reading the file."""
-
-    batches: Iterator[Batch]
-    names: Names
-    rows: int | None
 
 
 def score(

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from .scoring import Batch, Names, Source
+from .source import Batch, Names, Source
 
 ROWS = 1 << 20  # of a batch: 8 MB a column at the most
 
