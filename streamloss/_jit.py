@@ -103,10 +103,10 @@ class Formula(types.Opaque):
         return formula
 
 
-def check(function: Callable[..., Any]) -> None:
+def check(function: Callable[..., Any], parameters: int) -> None:
     """Compile a formula by itself; NumbaError with the reason if it cannot be compiled to return a real number."""
     dispatcher = numba.njit(**INNER)(function)
-    dispatcher.compile((types.float64, types.float64))
+    dispatcher.compile((types.float64,) * (2 + parameters))
     (signature,) = dispatcher.nopython_signatures
     if not isinstance(signature.return_type, (types.Float, types.Integer, types.Boolean)):
         raise NumbaError(f"it returns {signature.return_type}, expected a real number")

@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import threading
+from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 
 R = TypeVar("R")
 
 _threads: int | None = None
-_pool: ThreadPoolExecutor | None = None
+# What the workers do, one task after the other. Queues and threads of C alone: the locks of concurrent.futures are
+# Python code, which KeyboardInterrupt can leave locked for ever.
+_tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
+_workers = 0
 
 
 def get_num_threads() -> int:
@@ -43,15 +48,21 @@ def set_num_threads(threads: int | None) -> None:
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
     _threads = threads
-    _forget_pool()
 
 
-def _forget_pool() -> None:
-    global _pool
-    _pool = None  # its threads end when the last task has
+def _forget_workers() -> None:
+    """A forked child has none of its parent's threads."""
+    global _tasks, _workers
+    _tasks, _workers = SimpleQueue(), 0
+    global_compiler_lock.release()
 
 
-os.register_at_fork(after_in_child=_forget_pool)  # a forked child has none of its parent's threads
+# A child that is forked while another thread compiles would find the compiler locked for ever.
+os.register_at_fork(
+    before=global_compiler_lock.acquire,
+    after_in_parent=global_compiler_lock.release,
+    after_in_child=_forget_workers,
+)
 
 
 def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
@@ -62,41 +73,64 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     """
     queue = iter(pieces)  # next() on a range is one step under the GIL: no piece is drawn twice
     stopped = False
+    wanted = max(0, min(get_num_threads(), len(pieces)) - 1)
+    tickets = deque(range(wanted))  # a helper that starts takes one; without one it is not needed any more
+    done: SimpleQueue[tuple[list[R], BaseException | None]] = SimpleQueue()
 
     def draw() -> Iterator[int]:
         return itertools.takewhile(lambda _: not stopped, queue)
 
-    helpers = _start(min(get_num_threads(), len(pieces)) - 1, lambda: work(draw()))
+    def help_out() -> None:
+        nonlocal stopped
+        if not _take(tickets):
+            return
+        try:
+            done.put(([work(draw())], None))
+        except BaseException as error:
+            stopped = True
+            done.put(([], error))
+
+    results: list[R] = []
+    errors: list[BaseException] = []
     try:
-        results = [work(draw())]
-        results += [helper.result() for helper in helpers if not helper.cancel()]
-    finally:
+        _send(help_out, wanted)
+        results.append(work(draw()))
+    except BaseException:
         stopped = True
-        wait(helpers)
+        raise
+    finally:
+        while _take(tickets):
+            wanted -= 1
+        for _ in range(wanted):
+            result, error = done.get()
+            results += result
+            errors += [error] if error else []
+    if errors:
+        raise errors[0]
     return results
 
 
-def _start(count: int, work: Callable[[], R]) -> list[Future[R]]:
-    """Have `work` done by up to `count` helpers; fewer where the system grants no more threads."""
-    global _pool
-    helpers: list[Future[R]] = []
-    if count < 1:
-        return helpers
-    pool = _pool = _pool or ThreadPoolExecutor(get_num_threads() - 1, thread_name_prefix="streamloss")
-    submitted = threading.Lock()
+def _take(tickets: deque[int]) -> bool:
+    try:
+        tickets.pop()
+    except IndexError:
+        return False
+    return True
 
-    def help_out(number: int) -> R:
-        # A submit() that fails for want of a thread has put its task in the queue already, where an idle thread may
-        # find it: what it did would be lost.
-        with submitted:
-            if number >= len(helpers):
-                raise CancelledError
-        return work()
 
-    with submitted:
-        try:
-            for number in range(count):
-                helpers.append(pool.submit(help_out, number))
-        except RuntimeError:  # no more threads, or the interpreter is shutting down
-            pass
-    return helpers
+def _send(task: Callable[[], None], times: int) -> None:
+    """Have a task done by that many workers, as far as the system grants threads."""
+    global _workers
+    try:
+        while _workers < times:
+            start_new_thread(_serve, (_tasks,))
+            _workers += 1
+    except RuntimeError:  # no more threads, or the interpreter is shutting down
+        pass
+    for _ in range(times):
+        _tasks.put(task)
+
+
+def _serve(tasks: SimpleQueue[Any]) -> None:
+    while True:
+        tasks.get()()

@@ -249,8 +249,8 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
                 deposit_float(total, values[i], I64(1))
                 values[i] = 0.0
         top = largest(values)
-    if top == 0:
-        return window if easy else UNKNOWN
+    if top == 0:  # any window will do for zeros
+        return (I64(0) if window == UNKNOWN else window) if easy else UNKNOWN
     window = min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
     unit = window - CUT
     cuts = 0

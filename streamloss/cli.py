@@ -24,6 +24,7 @@ from .reduction import Reduction
 
 REDUCTIONS = [reduction for reduction in Reduction if reduction is not Reduction.NONE]
 USER_ERROR = 2
+NARROWEST = 80  # columns: a number is never cut short, whatever the terminal
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,7 +92,9 @@ def _print_table(accumulator: Accumulator, seconds: float) -> None:
     table.add_row("with nonzero weight", f"{accumulator.nonzero_count:,}")
     table.add_row("skipped (NaN or null)", f"{accumulator.skipped_count:,}")
     table.add_row("rows per second", f"{rows / seconds:,.0f}")
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, NARROWEST)
+    console.print(table)
 
 
 class _Bar:
@@ -120,6 +123,9 @@ def main() -> None:
         command(prog_name="streamloss", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(130)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(USER_ERROR)
     except click.ClickException as error:
         _fail(error.format_message())
     except (OSError, ValueError, TypeError, ImportError) as error:

@@ -171,7 +171,7 @@ def check_formula(loss: Loss) -> None:
     if loss.fingerprint in _checked:
         return
     try:
-        _jit.check(loss.formula)
+        _jit.check(loss.formula, len(loss.values))
         _checked.add(loss.fingerprint)
     except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
+
 USER_FUNCTION = "user's function "  # begins the spec of one
 Formula: TypeAlias = types.FunctionType | Any  # a scalar function
 
@@ -93,21 +95,55 @@ class Loss:
     def fingerprint(self) -> str:
         """Tells formulas apart by what they compute, so that a pickled copy of one is still the same loss."""
         digest = hashlib.sha256()
-
-        def feed(code: types.CodeType) -> None:
-            digest.update(code.co_code + repr(code.co_names).encode())
-            for constant in code.co_consts:
-                feed(constant) if isinstance(constant, types.CodeType) else digest.update(repr(constant).encode())
-
-        feed(self.formula.__code__)
-        values = [cell.cell_contents for cell in self.formula.__closure__ or ()]
-        digest.update(repr((self.formula.__module__, self.formula.__defaults__, values)).encode())
+        _feed(digest, self.formula, set())
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (as_loss, (self.spec if self.is_builtin else self.formula,))
+        if self.is_builtin:
+            return as_loss, (self.spec,)
+        return Loss, (self.name, self.formula, dict(self.parameters), dict(self.domain))
 
 
+def _feed(digest: Any, value: Any, seen: set[int]) -> None:
+    """Feed what a formula computes: its code, and the values that it takes from its closure and its module."""
+    value = getattr(value, "py_func", value)  # of a function compiled with Numba
+    if id(value) in seen:
+        return
+    if isinstance(value, types.FunctionType):
+        seen.add(id(value))
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        for part in (value.__code__, value.__defaults__, *cells):
+            _feed(digest, part, seen)
+        for name in _names(value.__code__):
+            if name in value.__globals__:
+                _feed(digest, name, seen)
+                _feed(digest, value.__globals__[name], seen)
+    elif isinstance(value, types.CodeType):
+        digest.update(value.co_code + repr(value.co_names).encode())
+        for constant in value.co_consts:
+            _feed(digest, constant, seen)
+    elif isinstance(value, np.ndarray):
+        digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
+    elif isinstance(value, tuple):
+        digest.update(b"(%d" % len(value))
+        for part in value:
+            _feed(digest, part, seen)
+    elif isinstance(value, (types.ModuleType, types.BuiltinFunctionType, np.ufunc, type)):
+        digest.update(value.__name__.encode())
+    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
+        digest.update(repr((type(value).__name__, value)).encode())
+    else:  # nothing is known of it but which object it is; kept, so that no other object gets its number
+        _kept.append(value)
+        digest.update(repr((type(value).__qualname__, id(value))).encode())
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that code, and the functions written inside it, may look up in its module."""
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    return [*code.co_names, *inner]
+
+
+_kept: list[Any] = []
 LOSSES: dict[str, Loss] = {}
 
 

@@ -69,7 +69,7 @@ def decode(data: bytes) -> tuple[str, str, str, Words]:
 
 def write(path: Path, data: bytes) -> None:
     """Put a file in place in one step: a reader sees the old one or the new one, even after a power loss."""
-    temporary = path.parent / f"{path.name}.{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -114,3 +114,42 @@ def test_a_function_that_numba_compiled_for_the_user_obeys_the_contract_too():
 
 def test_division_by_zero_in_a_loss_is_infinite():
     assert one(lambda label, prediction: 1.0 / (label - prediction), 1.0, 1.0) == math.inf
+
+
+FACTOR = 1.0
+
+
+def test_a_function_is_told_apart_by_the_values_that_it_takes_from_its_module_and_closure(monkeypatch):
+    import numba
+
+    def scaled():
+        return lambda label, prediction: FACTOR * (label - prediction)
+
+    def looked_up(table):
+        return lambda label, prediction: table[500] * (label - prediction)
+
+    def helped(helper):
+        return lambda label, prediction: helper(label - prediction)
+
+    first, second = np.zeros(2000), np.zeros(2000)
+    first[500], second[500] = 1.0, 7.0
+    same, tenfold = numba.njit(lambda x: x), numba.njit(lambda x: 10.0 * x)
+    before = Accumulator(scaled())
+    assert before.update(1, 0).result() == 1.0
+    monkeypatch.setitem(globals(), "FACTOR", 100.0)
+    after = Accumulator(scaled())
+    assert after.update(1, 0).result() == 100.0
+    assert before.loss != after.loss
+    assert [one(looked_up(table), 1.0, 0.0) for table in (first, second)] == [1.0, 7.0]
+    assert [one(helped(helper), 1.0, 0.0) for helper in (same, tenfold)] == [1.0, 10.0]
+
+
+def cubed(label, prediction, factor):
+    return factor * abs(prediction - label) ** 3
+
+
+def test_a_loss_of_ones_own_may_have_parameters():
+    loss = Loss("cubed", cubed, {"factor": 2.0})
+    assert one(loss, 0.0, 2.0) == 16.0
+    assert one(loss(factor=3.0), 0.0, 2.0) == 24.0
+    assert pickle.loads(pickle.dumps(loss)) == loss

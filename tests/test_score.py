@@ -128,3 +128,13 @@ def test_polars_reads_in_bounded_batches(tmp_path):
     assert sum(len(batch.labels) for batch in batches) == rows
     assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
     assert all(batch.labels[0] == batch.first for batch in batches)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_names_are_names_and_no_patterns(tmp_path, suffix):
+    for name, a in (("run[12]", 1.0), ("run1", 100.0)):
+        frame = pl.DataFrame({"a": [100.0], "^a.*$": [a], "*": [2.0]})
+        path = tmp_path / f"{name}{suffix}"
+        frame.write_csv(path) if suffix == ".csv" else frame.write_parquet(path)
+    result = streamloss.score(tmp_path / f"run[12]{suffix}", labels="^a.*$", predictions="*")
+    assert (result.count, result.result("sum")) == (1, 1.0)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -181,15 +182,16 @@ def test_nothing_is_lost_where_the_system_grants_few_threads(granted, rows, expe
     streamloss.set_num_threads(4)
     started = []
 
-    def start(thread, real=threading.Thread.start):
+    def start(function, arguments, real=_threads.start_new_thread):
         if len(started) >= granted:
             raise RuntimeError("can't start new thread")
-        started.append(thread)
-        real(thread)
+        started.append(function)
+        real(function, arguments)
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(_threads, "start_new_thread", start)
     for _ in range(5):
-        streamloss.set_num_threads(4)
+        monkeypatch.setattr(_threads, "_tasks", SimpleQueue())
+        monkeypatch.setattr(_threads, "_workers", 0)
         started.clear()
         assert rows["whole"]() == expected
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import polars.selectors as cs
 
 from .source import Batch, Names, Source
 
@@ -19,7 +20,8 @@ ROWS = 1 << 20  # of a batch: 8 MB a column at the most
 # A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
 NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
 
-MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None"]  # what writers of CSV put for a missing number; NaN parses
+# What writers of CSV put for a missing number, and NaN as C prints it.
+MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
 INFERRED = 10_000  # rows of a CSV file from which Polars infers what is a number
 
 
@@ -41,20 +43,23 @@ def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None
     """The file as a lazy frame whose columns have been checked, and the number of its rows if that is cheap."""
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty")
-    if path.suffix == ".parquet":
-        frame = pl.scan_parquet(path)
+    if path.suffix.lower() == ".parquet":
+        frame = pl.scan_parquet(path, glob=False)
         _check(path, frame.collect_schema(), columns)
         return frame, int(frame.select(pl.len()).collect().item())
-    if path.suffix == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING).collect_schema()
-        text = pl.scan_csv(path, infer_schema=False, null_values=MISSING).head(INFERRED)
+    if path.suffix.lower() == ".csv":
+        schema = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING, glob=False).collect_schema()
+        text = pl.scan_csv(path, infer_schema=False, null_values=MISSING, glob=False).head(INFERRED)
         for column in set(columns.values()) & set(schema):
-            if text.select(pl.col(column).is_null().all()).collect().item():
+            if text.select(_named(column).is_null().all()).collect().item():
                 schema[column] = pl.Null()  # nothing was seen of it, which Polars calls a text column
         _check(path, schema, columns)
         # Whole numbers at the beginning say nothing about what follows.
         numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}
-        return pl.scan_csv(path, schema_overrides=numbers, infer_schema_length=INFERRED, null_values=MISSING), None
+        frame = pl.scan_csv(
+            path, schema_overrides=numbers, infer_schema_length=INFERRED, null_values=MISSING, glob=False
+        )
+        return frame, None
     raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
 
 
@@ -70,7 +75,12 @@ def _check(path: Path, schema: pl.Schema, columns: dict[str, str]) -> None:
 
 
 def _as_float(dtype: Any, column: str) -> pl.Expr:
-    return pl.col(column).cast(pl.Float32 if dtype in NARROW else pl.Float64).fill_null(float("nan"))
+    return _named(column).cast(pl.Float32 if dtype in NARROW else pl.Float64).fill_null(float("nan"))
+
+
+def _named(column: str) -> pl.Expr:
+    """The column of that name; pl.col would take "*" and "^...$" for patterns."""
+    return cs.by_name(column).as_expr()
 
 
 def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
