@@ -127,7 +127,8 @@ def test_polars_reads_in_bounded_batches(tmp_path):
     batches = list(tables.read(tmp_path / "t.parquet", "y", "p", None).batches)
     assert sum(len(batch.labels) for batch in batches) == rows
     assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
-    assert all(batch.labels[0] == batch.first for batch in batches)
+    assert [batch.done for batch in batches][-1] == rows
+    assert all(batch.labels[3] == batch.row((3,)) for batch in batches)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -138,3 +139,19 @@ def test_names_are_names_and_no_patterns(tmp_path, suffix):
         frame.write_csv(path) if suffix == ".csv" else frame.write_parquet(path)
     result = streamloss.score(tmp_path / f"run[12]{suffix}", labels="^a.*$", predictions="*")
     assert (result.count, result.result("sum")) == (1, 1.0)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("shape", "weights"), [((2, 50), ()), ((1, 30, 3), (1, 30, 1)), ((40, 3), (40,)), ((3, 40), (3,))]
+)
+def test_array_files_of_any_layout_are_read_in_small_parts(npy, shape, weights, order, monkeypatch):
+    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 8)
+    rng = np.random.default_rng(4)
+    labels, predictions = (np.asarray(rng.random(shape), order=order) for _ in range(2))
+    weight = rng.random(weights)
+    assert npy(labels, predictions, weight) == Accumulator().update(labels, predictions, weight)
+    place = tuple(length - 1 for length in shape)
+    predictions[place] = math.nan
+    with pytest.raises(ValueError, match=rf"predictions.npy has NaN or null in row {place[0]}$"):
+        npy(labels, predictions, weight, nan="raise")

@@ -71,10 +71,9 @@ def score(
         try:
             accumulator.update(batch.labels, batch.predictions, batch.weights)
         except NanFoundError as error:
-            row = batch.first + (error.index[0] if error.index else 0)
             name = getattr(source.names, error.argument)
-            raise ValueError(f"nan='raise': {name} has NaN or null in row {row}") from None
-        done = batch.first + (len(batch.labels) if batch.labels.ndim else 1)
+            raise ValueError(f"nan='raise': {name} has NaN or null in row {batch.row(error.index)}") from None
+        done = batch.done
         if progress is not None:
             progress(done, source.rows)
     if done == 0:

@@ -1,20 +1,21 @@
-"""What every reader of files returns: batches of rows, and what the columns are called."""
+"""What every reader of files returns: batches, and what the columns are called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 
 class Batch(NamedTuple):
-    """Consecutive rows of a source; `first` is the number of the first row."""
+    """A part of a source that fits in memory."""
 
-    first: int
     labels: npt.NDArray[Any]
     predictions: npt.NDArray[Any]
     weights: npt.NDArray[Any] | None
+    done: int  # rows of the source read with it
+    row: Callable[[tuple[int, ...]], int]  # the number of the row that an index of labels is in
 
 
 class Names(NamedTuple):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,16 @@ def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
     try:
         for batch in frame.collect_batches(chunk_size=ROWS, engine="streaming"):
             arrays = [column.to_numpy() for column in batch.iter_columns()]
-            yield Batch(first, arrays[0], arrays[1], arrays[2] if len(arrays) == 3 else None)
+            weights = arrays[2] if len(arrays) == 3 else None
+            row = partial(_row, first)
             first += batch.height
+            yield Batch(arrays[0], arrays[1], weights, first, row)
     except pl.exceptions.PolarsError as error:
         raise _readable(path, error) from error
+
+
+def _row(first: int, index: tuple[int, ...]) -> int:
+    return first + index[0]
 
 
 def _readable(path: Path, error: Exception) -> ValueError:
