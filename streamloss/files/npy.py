@@ -46,6 +46,8 @@ def _map(path: Path) -> npt.NDArray[Any]:
             raise ValueError(f"its shape is {shape}")
         # An array without elements cannot be mapped.
         return np.load(path, mmap_mode=None if 0 in shape else "r", allow_pickle=False)
+    except OSError:
+        raise
     except Exception as error:  # a damaged header can raise anything
         raise ValueError(f"{path} is no readable .npy file: {' '.join(str(error).split())}") from error
 
