@@ -45,11 +45,11 @@ def test_chunks(flights, whole, rows):
     assert accumulator == whole
 
 
-def test_single_rows(flights):
+def test_single_rows(flights, whole):
     accumulator = Accumulator(nan="omit")
-    for row in zip(*(column[:20_000] for column in flights), strict=True):
+    for row in zip(*flights, strict=True):
         accumulator.update(*row)
-    assert accumulator == Accumulator(nan="omit").update(*(column[:20_000] for column in flights))
+    assert accumulator == whole
 
 
 def test_shuffled_rows(flights, whole):

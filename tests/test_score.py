@@ -155,3 +155,16 @@ def test_array_files_of_any_layout_are_read_in_small_parts(npy, shape, weights, 
     predictions[place] = math.nan
     with pytest.raises(ValueError, match=rf"predictions.npy has NaN or null in row {place[0]}$"):
         npy(labels, predictions, weight, nan="raise")
+
+
+@pytest.mark.parametrize(
+    ("whole", "damaged"),
+    [(b"(1000,)", b"(-5,)  "), (b"{'descr'", b"[[[[[[[["), (b"(1000,)", b"(9**99,)"), (b"(1000,)", b"(9999,)")],
+    ids=["negative", "no header", "no shape", "cut short"],
+)
+def test_a_damaged_array_file_is_named(tmp_path, whole, damaged):
+    path = tmp_path / "bad.npy"
+    np.save(path, np.zeros(1000))
+    path.write_bytes(path.read_bytes().replace(whole, damaged))
+    with pytest.raises(ValueError, match=r"bad\.npy is no readable \.npy file"):
+        streamloss.score(labels=path, predictions=path)

@@ -299,6 +299,37 @@ print(whole())
     assert run(script, NUMBA_THREADING_LAYER=layer or "default", NUMBA_NUM_THREADS="4") == [expected] * 4
 
 
+FORK_WHILE_COMPILING = """
+import time
+from numba.core import event
+
+class Began(event.Listener):
+    def __init__(self):
+        self.compiling = threading.Event()
+    def on_start(self, happening):
+        self.compiling.set()
+    def on_end(self, happening):
+        pass
+
+began = Began()
+event.register("numba:compile", began)
+x = np.ones(10)
+thread = threading.Thread(target=lambda: Accumulator("huber").update(x, x))
+thread.start()
+began.compiling.wait()
+child = os.fork()
+if child == 0:
+    os._exit(Accumulator("quantile").update(x, x).count)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_while_another_thread_compiles_compiles_too(tmp_path):
+    assert run(FORK_WHILE_COMPILING, NUMBA_CACHE_DIR=str(tmp_path)) == ["10"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_forked_during_updates_updates(expected):
     script = (
