@@ -15,7 +15,7 @@ import streamloss
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
     {"_jit", "_threads"},
-    {"exact", "chunks", "losses", "operands"},
+    {"exact", "chunks", "keys", "losses", "operands"},
     {"arrays", "blocks", "reduction"},
     {"cpu", "stored"},
     {"accumulator"},

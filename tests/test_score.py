@@ -121,14 +121,16 @@ def test_an_exception_in_progress_reaches_the_caller(table):
 def test_polars_reads_in_bounded_batches(tmp_path):
     """Polars calls collect_batches unstable: this notices if batches come larger, smaller or in another order."""
     from streamloss.files import tables
+    from streamloss.files.source import Columns, Position
 
     rows = 3 * tables.ROWS + 17
     pl.DataFrame({"y": np.arange(rows, dtype=np.float64), "p": np.zeros(rows)}).write_parquet(tmp_path / "t.parquet")
-    batches = list(tables.read(tmp_path / "t.parquet", "y", "p", None).batches)
+    table = tables.read(tmp_path / "t.parquet", Columns("y", ("p",)))
+    batches = list(table.batches(Position()))
     assert sum(len(batch.labels) for batch in batches) == rows
     assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
-    assert [batch.done for batch in batches][-1] == rows
-    assert all(batch.labels[3] == batch.row((3,)) for batch in batches)
+    assert [batch.end.rows for batch in batches][-1] == rows
+    assert all(batch.place((3,)) == f"row {int(batch.labels[3])} of {table.path}" for batch in batches)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

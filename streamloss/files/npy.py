@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .source import Batch, Names, Source
+from .source import Batch, Columns, Position
 
 ELEMENTS = 1 << 22  # of a batch
 
 
-def read(labels: Path, predictions: Path, weights: Path | None) -> Source:
+class Arrays:
+    """Arrays of one leading dimension, whose entries are the rows."""
+
+    identity: Mapping[str, Any] | None = None
+    bytes: int | None = None
+
+    def __init__(self, columns: Columns, arrays: list[npt.NDArray[Any]]) -> None:
+        self.columns, self.arrays = columns, arrays
+        self.rows: int | None = len(arrays[0]) if arrays[0].ndim else 1
+
+    def batches(self, start: Position) -> Iterator[Batch]:
+        """The arrays cut along their first dimension."""
+        return _batches(self.arrays)
+
+
+def read(columns: Columns) -> Arrays:
     """The arrays as batches; rows are the entries of their first dimension."""
+    labels, (predictions,), weights, _ = columns
     paths = [labels, predictions] + ([] if weights is None else [weights])
-    arrays = [_map(path) for path in paths]
-    names = Names(str(labels), str(predictions), None if weights is None else str(weights))
+    arrays = [_map(Path(path)) for path in paths]
     if arrays[0].shape != arrays[1].shape:
         raise ValueError(
             f"labels and predictions must have the same shape, got {arrays[0].shape} in {labels}"
@@ -29,7 +44,7 @@ def read(labels: Path, predictions: Path, weights: Path | None) -> Source:
     shape = arrays[0].shape
     if weights is not None and arrays[2].ndim and arrays[2].shape[:1] not in (shape[:1], (1,)):
         raise ValueError(f"weights of shape {arrays[2].shape} in {weights} do not fit labels of shape {shape}")
-    return Source(_batches(arrays), names, shape[0] if shape else 1)
+    return Arrays(columns, arrays)
 
 
 def _map(path: Path) -> npt.NDArray[Any]:
@@ -63,9 +78,10 @@ def _batches(arrays: list[npt.NDArray[Any]]) -> Iterator[Batch]:
     elements = 0
     for origin, parts in _cut(arrays):
         elements += parts[0].size
-        row = partial(_row, origin, transposed)
+        place = partial(_place, origin, transposed)
         weights = parts[2] if len(parts) == 3 else None
-        yield Batch(parts[0], parts[1], weights, rows * elements // max(1, labels.size), row)
+        done = rows * elements // max(1, labels.size)
+        yield Batch(parts[0], (parts[1],), weights, (), Position(0, done, done), place)
         for pages in memory:
             _release(pages)
 
@@ -91,11 +107,11 @@ def _cut(arrays: list[npt.NDArray[Any]]) -> Iterator[tuple[tuple[int, ...], list
             yield (i, *origin), parts
 
 
-def _row(origin: tuple[int, ...], transposed: bool, index: tuple[int, ...]) -> int:
-    if not origin:
-        return 0
-    whole = (*origin[:-1], origin[-1] + index[0], *index[1:])
-    return whole[-1 if transposed else 0]
+def _place(origin: tuple[int, ...], transposed: bool, index: tuple[int, ...]) -> str:
+    row = 0
+    if origin:
+        row = (*origin[:-1], origin[-1] + index[0], *index[1:])[-1 if transposed else 0]
+    return f"row {row}"
 
 
 def _release(pages: Any) -> None:

@@ -11,7 +11,7 @@ from ..accumulator import Accumulator, NanPolicy
 from ..arrays import NanFoundError
 from ..losses import Formula, Loss
 from ..reduction import Reduction
-from .source import Source
+from .source import Columns, Position, Source
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Progress: TypeAlias = Callable[[int, int | None], object]
@@ -67,13 +67,14 @@ def score(
     accumulator = Accumulator(loss, reduction=reduction, nan=nan)
     done = 0
     source = _open(path, labels, predictions, weights)
-    for batch in source.batches:
+    for batch in source.batches(Position()):
         try:
-            accumulator.update(batch.labels, batch.predictions, batch.weights)
+            accumulator.update(batch.labels, batch.predictions[0], batch.weights)
         except NanFoundError as error:
-            name = getattr(source.names, error.argument)
-            raise ValueError(f"nan='raise': {name} has NaN or null in row {batch.row(error.index)}") from None
-        done = batch.done
+            name = source.columns.predictions[0]
+            name = name if error.argument == "predictions" else getattr(source.columns, error.argument)
+            raise ValueError(f"nan='raise': {name} has NaN or null in {batch.place(error.index)}") from None
+        done = batch.end.rows
         if progress is not None:
             progress(done, source.rows)
     if done == 0:
@@ -82,10 +83,11 @@ def score(
 
 
 def _open(path: PathLike | None, labels: PathLike, predictions: PathLike, weights: PathLike | None) -> Source:
+    columns = Columns(str(labels), (str(predictions),), None if weights is None else str(weights))
     if path is None:
         from . import npy
 
-        return npy.read(Path(labels), Path(predictions), None if weights is None else Path(weights))
+        return npy.read(columns)
     if not Path(path).exists():
         raise FileNotFoundError(f"no such file: {os.fspath(path)}")
     if Path(path).is_dir():
@@ -94,4 +96,4 @@ def _open(path: PathLike | None, labels: PathLike, predictions: PathLike, weight
         from . import tables
     except ImportError as error:
         raise ImportError(f"tables are read with Polars: pip install 'streamloss[cli]' ({error})") from error
-    return tables.read(Path(path), str(labels), str(predictions), None if weights is None else str(weights))
+    return tables.read(Path(path), columns)

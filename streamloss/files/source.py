@@ -1,34 +1,52 @@
-"""What every reader of files returns: batches, and what the columns are called."""
+"""What every reader of files returns: batches in a fixed order, and what they are called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Columns(NamedTuple):
+    """What the caller wants read: columns or expressions of a table, or paths of arrays."""
+
+    labels: str
+    predictions: tuple[str, ...]
+    weights: str | None = None
+    by: tuple[str, ...] = ()
+
+
+class Position(NamedTuple):
+    """How far a source has been read; reading can go on from here."""
+
+    file: int = 0  # files read to their end
+    row: int = 0  # rows read of the next one
+    rows: int = 0  # rows read in all
+    bytes: int = 0  # of the files read in all; an estimate within a file
 
 
 class Batch(NamedTuple):
     """A part of a source that fits in memory."""
 
-    labels: npt.NDArray[Any]
-    predictions: npt.NDArray[Any]
-    weights: npt.NDArray[Any] | None
-    done: int  # rows of the source read with it
-    row: Callable[[tuple[int, ...]], int]  # the number of the row that an index of labels is in
+    labels: Array
+    predictions: tuple[Array, ...]  # for each of the predictions, of the shape of labels
+    weights: Array | None
+    by: tuple[Any, ...]  # for each column of keys what GroupedAccumulator.update takes, a key per row
+    end: Position  # after this batch
+    place: Callable[[tuple[int, ...]], str]  # says where an index of labels lies: "row 17 of part-3.parquet"
 
 
-class Names(NamedTuple):
-    """What labels, predictions and weights are called in a source."""
+class Source(Protocol):
+    """Files, frames or arrays, opened and checked: every refusal has happened, nothing much has been read."""
 
-    labels: str
-    predictions: str
-    weights: str | None
+    columns: Columns
+    rows: int | None  # in all; None where counting them would mean reading the files
+    bytes: int | None  # in all; None where nobody knows
+    identity: Mapping[str, Any] | None  # what a checkpoint must find unchanged, for JSON; None: cannot be read again
 
-
-class Source(NamedTuple):
-    """What a reader makes of the caller's files; `rows` is None where counting them would mean reading the file."""
-
-    batches: Iterator[Batch]
-    names: Names
-    rows: int | None
+    def batches(self, start: Position) -> Iterator[Batch]:
+        """The batches from a position on, always the same rows in the same order; batches may be cut differently."""
+        ...

@@ -6,7 +6,7 @@ Polars, because it reads ahead in bounded memory and waits for a slow consumer; 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 
-from .source import Batch, Names, Source
+from .source import Batch, Columns, Position
 
 ROWS = 1 << 20  # of a batch: 8 MB a column at the most
 
@@ -26,8 +26,23 @@ MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
 INFERRED = 10_000  # rows of a CSV file from which Polars infers what is a number
 
 
-def read(path: Path, labels: str, predictions: str, weights: str | None) -> Source:
-    """The columns of a table as batches of float32 or float64, null as NaN."""
+class Table:
+    """Columns of a file."""
+
+    identity: Mapping[str, Any] | None = None
+    bytes: int | None = None
+
+    def __init__(self, columns: Columns, frame: pl.LazyFrame, path: Path, rows: int | None) -> None:
+        self.columns, self.frame, self.path, self.rows = columns, frame, path, rows
+
+    def batches(self, start: Position) -> Iterator[Batch]:
+        """The rows as float32 or float64, null as NaN."""
+        return _batches(self.frame, self.path)
+
+
+def read(path: Path, wanted: Columns) -> Table:
+    """The columns of a table, checked."""
+    labels, (predictions,), weights, _ = wanted
     columns = {"labels": labels, "predictions": predictions}
     if weights is not None:
         columns["weights"] = weights
@@ -35,7 +50,7 @@ def read(path: Path, labels: str, predictions: str, weights: str | None) -> Sour
         frame, rows = _scan(path, columns)
         schema = frame.collect_schema()
         selected = frame.select(_as_float(schema[column], column).alias(name) for name, column in columns.items())
-        return Source(_batches(selected, path), Names(labels, predictions, weights), rows)
+        return Table(wanted, selected, path, rows)
     except pl.exceptions.PolarsError as error:
         raise _readable(path, error) from error
 
@@ -90,15 +105,15 @@ def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
         for batch in frame.collect_batches(chunk_size=ROWS, engine="streaming"):
             arrays = [column.to_numpy() for column in batch.iter_columns()]
             weights = arrays[2] if len(arrays) == 3 else None
-            row = partial(_row, first)
+            place = partial(_place, path, first)
             first += batch.height
-            yield Batch(arrays[0], arrays[1], weights, first, row)
+            yield Batch(arrays[0], (arrays[1],), weights, (), Position(0, first, first), place)
     except pl.exceptions.PolarsError as error:
         raise _readable(path, error) from error
 
 
-def _row(first: int, index: tuple[int, ...]) -> int:
-    return first + index[0]
+def _place(path: Path, first: int, index: tuple[int, ...]) -> str:
+    return f"row {first + index[0]} of {path}"
 
 
 def _readable(path: Path, error: Exception) -> ValueError:
