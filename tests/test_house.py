@@ -14,11 +14,14 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_jit", "_threads"},
-    {"exact", "chunks", "keys", "losses", "operands"},
-    {"arrays", "blocks", "reduction"},
-    {"cpu", "stored"},
+    {"_jit", "_threads", "html"},
+    {"exact", "chunks", "losses", "operands"},
+    {"arrays", "blocks", "entries", "reduction"},
+    {"keys", "squares", "stored"},
+    {"cpu"},
+    {"grouping", "mergeable"},
     {"accumulator"},
+    {"grouped"},
     {"one_shot", "files.source", "compat._streams"},
     {"files.npy", "files.tables", "compat.keras", "compat.tensorflow_v1", "compat.torch"},
     {"files.scoring", "compat"},

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from ..accumulator import Accumulator, NanPolicy
+from ..accumulator import Accumulator
 from ..arrays import NanFoundError
 from ..losses import Formula, Loss
+from ..mergeable import NanPolicy
 from ..reduction import Reduction
 from .source import Columns, Position, Source
 
