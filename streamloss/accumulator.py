@@ -223,7 +223,7 @@ class Accumulator(Mergeable):
         >>> import streamloss
         >>> acc = streamloss.Accumulator(stderr=True).update([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0])
         >>> acc.result(), acc.standard_error()
-        (7.5, 3.2787192621510002)
+        (7.5, 3.278719262151)
 
         """
         self._check_stderr()
