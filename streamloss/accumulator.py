@@ -14,6 +14,9 @@ from .losses import PRECOMPUTED, Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
 
+ONE = frozenset({float, np.float64})  # types of single numbers that need no array around them
+ONE_WEIGHT = ONE | {type(None)}
+
 
 class Accumulator(Mergeable):
     """An exact, weighted loss over any number of chunks.
@@ -147,9 +150,15 @@ class Accumulator(Mergeable):
         return self._add(PRECOMPUTED, losses, arrays.COMPUTED, weights, mask, out)
 
     def _add(self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
-        chunk = arrays.chunk(labels, predictions, weights, mask, out)
-        before = self._state
-        after = cpu.added(loss, chunk, self._nan != "propagate", before)
+        before, omit = self._state, self._nan != "propagate"
+        plain = mask is None and out is None
+        operands = arrays.ready(labels, predictions, weights) if plain else None
+        if operands is not None:
+            after = cpu.added(loss, operands, omit, before)
+        elif plain and type(labels) in ONE and type(predictions) in ONE and type(weights) in ONE_WEIGHT:
+            after = cpu.added_one(loss, labels, predictions, 1.0 if weights is None else weights, omit, before)
+        else:
+            after = cpu.added_chunk(loss, arrays.chunk(labels, predictions, weights, mask, out), omit, before)
         if self._nan == "raise" and after[SKIPPED] != before[SKIPPED]:
             raise arrays.find_nan(labels, predictions, weights, mask)
         return self._step(before, after)

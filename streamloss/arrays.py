@@ -10,13 +10,15 @@ import numpy as np
 from .chunks import (
     BFLOAT16,
     BOOL,
+    FLOAT32,
+    FLOAT64,
     FLOATS,
     READY,
     Arguments,
     Array,
     Chunk,
-    Direct,
     NotInPlaceError,
+    Operands,
     in_pieces,
     in_place,
 )
@@ -35,19 +37,24 @@ class NanFoundError(ValueError):
 
 def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, out: Any = None) -> Chunk:
     """Check the arguments of an update and make a chunk of them; every refusal names the argument."""
-    if (
-        mask is None
-        and out is None
-        and is_plain(labels)
-        and is_plain(predictions)
-        and labels.shape == predictions.shape
-        and (weights is None or (is_plain(weights) and weights.shape == labels.shape))
-    ):  # the usual case, in the fewest steps: small updates spend most of their time here
-        if labels.ndim == 1:
-            return Direct(labels, predictions, weights, None, None)
-        flat_weights = None if weights is None else weights.reshape(-1)
-        return Direct(labels.reshape(-1), predictions.reshape(-1), flat_weights, None, None)
     return laid_out(checked(labels, predictions, weights, mask, out))
+
+
+def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
+    """The arguments of the usual update as kernels read them: whole arrays, in place; None for any other.
+
+    Small updates spend most of their time here.
+    """
+    if type(labels) is not np.ndarray and type(labels).__module__ == "torch":
+        labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
+    if not (is_plain(labels) and is_plain(predictions) and labels.shape == predictions.shape):
+        return None
+    if weights is not None and not (is_plain(weights) and weights.shape == labels.shape):
+        return None
+    if labels.ndim != 1:
+        labels, predictions = labels.reshape(-1), predictions.reshape(-1)
+        weights = None if weights is None else weights.reshape(-1)
+    return labels, predictions, weights, None, None, 0, labels.size
 
 
 def laid_out(arguments: Arguments) -> Chunk:
@@ -58,9 +65,20 @@ def laid_out(arguments: Arguments) -> Chunk:
         return in_pieces(arguments)
 
 
+def from_torch(value: Any) -> Any:
+    """A tensor as the array that shares its memory, if it is one that torch converts without ado."""
+    try:
+        return value.numpy() if type(value).__module__ == "torch" else value
+    except (RuntimeError, TypeError):  # it requires grad, lies on a device, or is bfloat16: as_array knows what to do
+        return value
+
+
 def is_plain(array: Any) -> bool:
     """Whether kernels can read an array as it is."""
-    return type(array) is np.ndarray and array.flags.num & READY == READY and array.dtype in FLOATS
+    if type(array) is not np.ndarray or array.flags.num & READY != READY:
+        return False
+    dtype = array.dtype
+    return dtype is FLOAT32 or dtype is FLOAT64
 
 
 def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:

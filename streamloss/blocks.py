@@ -51,6 +51,8 @@ HIGHEST_WINDOW = 1020  # above it the constant M overflows
 LOWEST_WINDOW = SMALLEST_EXPONENT + 2 * CUT  # below it the second unit is smaller than any float64
 UNKNOWN = -2000  # no window that the quick path could use
 
+TALLY_WORDS = 8  # what is set aside for a window: two amounts of two words, of terms and of weights
+
 WITHOUT_SIGN = 0x7FFF_FFFF_FFFF_FFFF
 LARGEST_SUBNORMAL = (1 << FRACTION_BITS) - 1
 HUGE_BITS = (HIGHEST_WINDOW + EXPONENT_BIAS) << FRACTION_BITS

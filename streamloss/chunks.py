@@ -45,7 +45,7 @@ class Arguments(NamedTuple):
 class Direct:
     """A chunk whose arrays are read where they lie, as one dimension."""
 
-    __slots__ = ("codes", "labels", "mask", "out", "predictions", "size", "weights")
+    __slots__ = ("arrays", "codes", "size")
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class Direct:
         out: Array | None,
         codes: Array | Run | None = None,
     ) -> None:
-        self.labels, self.predictions = labels, predictions
-        self.weights, self.mask, self.out, self.codes = weights, mask, out, codes
         self.size = labels.size
+        self.arrays = labels, predictions, weights, mask, out
+        self.codes = codes
 
     def pieces(self, threads: int) -> range:
         """The first elements of pieces that keep this many threads busy to the end."""
@@ -69,7 +69,7 @@ class Direct:
     def operands(self, piece: int, pieces: range) -> Operands:
         """What a kernel is called with for a piece."""
         stop = min(piece + pieces.step, self.size)
-        return self.labels, self.predictions, self.weights, self.mask, self.out, piece, stop
+        return (*self.arrays, piece, stop)
 
     def codes_of(self, piece: int) -> Array | Run:
         """The codes of the elements' groups; of the whole chunk, as are the other operands."""

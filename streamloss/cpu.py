@@ -9,12 +9,13 @@ import numpy as np
 from numba import float64
 
 from . import _jit, _threads
-from .blocks import I64, UNKNOWN, add_exactly, add_quickly, prepare, settle
-from .chunks import Chunk
-from .entries import FLOATS, WORDS, entries
-from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
+from ._jit import evaluate
+from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
+from .chunks import Chunk, Direct, Operands
+from .entries import WORDS, entries, scalar_entries
+from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, past_line, scratch
+from .operands import BLOCK, block, is_shared, item, past_line, room_for, scratch
 from .squares import accumulate_squares
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
@@ -30,15 +31,13 @@ def accumulate(
     start: int,
     stop: int,
     state: Any,
-    terms: Any,
-    used_weights: Any,
-    tally: Any,
 ) -> None:
     """Add the elements from start to stop of a chunk to a state, leaving its sums carried.
 
-    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN. `terms` and
-    `used_weights` are room for a block each; `tally` is eight words of zero.
+    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
     """
+    terms, used_weights = room_for(start, stop), room_for(start, stop)
+    tally = np.zeros(TALLY_WORDS, np.int64)
     weights_room, mask_room = scratch(weights), scratch(mask)
     term_sum = state[TERMS : TERMS + SUM_WORDS]
     weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
@@ -76,48 +75,74 @@ def accumulate(
     carry(weight_sum)
 
 
-_sums = entries(accumulate, WORDS, FLOATS, FLOATS, WORDS)
-_squares = entries(accumulate_squares, WORDS, FLOATS, FLOATS, WORDS)
+def accumulate_one(loss: Any, label: float, prediction: float, weight: float, state: Any) -> None:
+    """Add one element to a state, leaving its sums carried."""
+    formula, parameters, omit = loss
+    if omit is not None and (label != label or prediction != prediction or weight != weight):
+        state[SKIPPED] += 1
+        return
+    state[COUNT] += 1
+    state[NONZERO] += weight != 0.0
+    term_sum = state[TERMS : TERMS + SUM_WORDS]
+    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    deposit_float(term_sum, weight * evaluate(formula, label, prediction, parameters), I64(1))
+    deposit_float(weight_sum, weight, I64(1))
+    carry(term_sum)
+    carry(weight_sum)
+
+
+_sums = entries(accumulate, WORDS)
+_squares = entries(accumulate_squares, WORDS)
+_one = scalar_entries(accumulate_one, WORDS)
 _checked: set[str] = set()  # the fingerprints of user's functions that compile
 
 
-# Room for a block of terms and a block of weights, and a tally: taken and put back, so that small updates need not ask
-# the system for memory. After an exception the tally may not be zero, and the room is not put back.
-_rooms: list[tuple[Any, Any, Any]] = []
+def add_squares(loss: Loss, operands: Operands, omit: bool, state: Words) -> None:
+    """Add the squares and products of a piece of a chunk to a state, in place."""
+    _squares(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
 
 
-def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int], state: Words) -> Words:
-    """Add the drawn pieces of a chunk to a state, in place."""
-    try:
-        room = _rooms.pop()
-    except IndexError:
-        room = np.empty(BLOCK), np.empty(BLOCK), np.zeros(8, np.int64)
-    for piece in drawn:
-        operands = chunk.operands(piece, pieces)
-        recipe = None, loss.values, omit or None
-        _sums(loss, operands, omit)(recipe, *operands, state, *room)
-        if state.size != STATE_WORDS:
-            _squares(loss, operands, omit)(recipe, *operands, state, *room)
-        if operands[4] is not None:
-            chunk.finish(piece, operands)
-    _rooms.append(room)
+def added(loss: Loss, operands: Operands, omit: bool, state: Words) -> Words:
+    """A state with a chunk of whole arrays added to it; see `added_chunk`."""
+    if operands[6] > SERIAL:
+        return added_chunk(loss, Direct(*operands[:5]), omit, state)
+    state = state.copy()
+    _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
+    if state.size != STATE_WORDS:
+        add_squares(loss, operands, omit, state)
     return state
 
 
-def added(loss: Loss, chunk: Chunk, omit: bool, state: Words) -> Words:
+def added_chunk(loss: Loss, chunk: Chunk, omit: bool, state: Words) -> Words:
     """A state with a chunk added to it.
 
     With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped.
     """
-    if chunk.size <= SERIAL:
-        pieces = chunk.pieces(1)
-        return add(loss, chunk, omit, pieces, pieces, state.copy())
-    pieces = chunk.pieces(_threads.get_num_threads())
+    threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
+    pieces = chunk.pieces(threads)
 
     def work(drawn: Iterable[int]) -> Words:
-        return add(loss, chunk, omit, pieces, drawn, np.zeros(state.size, np.int64))
+        part = np.zeros(state.size, np.int64)
+        for piece in drawn:
+            operands = chunk.operands(piece, pieces)
+            _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, part)
+            if state.size != STATE_WORDS:
+                add_squares(loss, operands, omit, part)
+            chunk.finish(piece, operands)
+        return part
 
-    return combine(state, np.add.reduce(_threads.share(pieces, work)))
+    parts = [work(pieces)] if threads == 1 else _threads.share(pieces, work)
+    return combine(state, np.add.reduce(parts))
+
+
+def added_one(loss: Loss, label: float, prediction: float, weight: float, omit: bool, state: Words) -> Words:
+    """A state with one element added to it."""
+    if state.size != STATE_WORDS:
+        whole = np.array([label]), np.array([prediction]), weight, None, None, 0, 1
+        return added(loss, whole, omit, state)
+    state = state.copy()
+    _one(loss, omit)((None, loss.values, omit or None), label, prediction, weight, state)
+    return state
 
 
 def check_formula(loss: Loss) -> None:

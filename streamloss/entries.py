@@ -15,7 +15,6 @@ from .losses import Loss
 Entry: TypeAlias = Callable[..., None]
 
 WORDS = types.Array(types.int64, 1, "C")
-FLOATS = types.Array(types.float64, 1, "C")
 SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32}
 
 
@@ -32,35 +31,48 @@ def entries(function: Callable[..., None], *further: Any) -> Callable[[Loss, Ope
         labels, predictions, weights, mask, out, _, _ = operands
         key = (
             loss.fingerprint,
-            labels.dtype.char,
-            predictions.dtype.char,
-            _kind(weights),
-            _kind(mask),
+            labels.dtype,
+            predictions.dtype,
+            None if weights is None else _kind(weights),
+            None if mask is None else _kind(mask),
             out is None,
             omit,
         )
         entry = compiled.get(key)
         if entry is None:
-            recipe = types.Tuple(
-                (
-                    _jit.Formula.of(loss.formula, loss.fingerprint),
-                    types.UniTuple(types.float64, len(loss.values)),
-                    types.boolean if omit else types.none,
-                )
-            )
-            signature = (recipe, *map(type_of, operands[:5]), types.int64, types.int64, *further)
+            signature = (recipe_of(loss, omit), *map(type_of, operands[:5]), types.int64, types.int64, *further)
             entry = compiled[key] = kernel.compile(signature, keep=loss.is_builtin)
         return entry
 
     return find
 
 
-def _kind(operand: Any) -> str:
-    if operand is None:
-        return ""
-    if type(operand) is float:
-        return "1"
-    return "run of " + operand[0].dtype.char if type(operand) is tuple else operand.dtype.char
+def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Loss, bool], Entry]:
+    """Return what finds the machine code of a kernel for one element: its label, prediction and weight are floats."""
+    kernel = _jit.Kernel(function)
+    compiled: dict[tuple[str, bool], Entry] = {}
+
+    def find(loss: Loss, omit: bool) -> Entry:
+        entry = compiled.get((loss.fingerprint, omit))
+        if entry is None:
+            signature = (recipe_of(loss, omit), types.float64, types.float64, types.float64, *further)
+            entry = compiled[loss.fingerprint, omit] = kernel.compile(signature, keep=loss.is_builtin)
+        return entry
+
+    return find
+
+
+def recipe_of(loss: Loss, omit: bool) -> Any:
+    """The Numba type of what kernels are told of a loss."""
+    formula = _jit.Formula.of(loss.formula, loss.fingerprint)
+    parameters = types.UniTuple(types.float64, len(loss.values))
+    return types.Tuple((formula, parameters, types.boolean if omit else types.none))
+
+
+def _kind(operand: Any) -> Any:
+    if type(operand) is tuple:
+        return tuple, operand[0].dtype
+    return float if type(operand) is float else operand.dtype
 
 
 def type_of(operand: Any) -> Any:

@@ -19,7 +19,7 @@ from ._jit import bits
 from .blocks import U64, prepare
 from .chunks import Chunk
 from .cpu import SERIAL
-from .entries import FLOATS, WORDS, entries
+from .entries import WORDS, entries
 from .exact import (
     COUNT,
     COUNTS,
@@ -48,7 +48,7 @@ from .exact import (
     deposit_float,
 )
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, scratch
+from .operands import BLOCK, block, is_shared, item, room_for, scratch
 from .squares import exact_product
 
 STATES = types.Array(types.int64, 2, "C")
@@ -110,14 +110,12 @@ def accumulate_groups(
     stop: int,
     codes: Any,
     states: Any,
-    terms: Any,
-    used_weights: Any,
-    counts: Any,
 ) -> None:
     """Add the elements from start to stop of a chunk to the rows of `states` that their codes say; without carrying.
 
-    The other arguments are those of `cpu.accumulate`; `counts` is room for three words.
+    The other arguments are those of `cpu.accumulate`.
     """
+    terms, used_weights, counts = room_for(start, stop), room_for(start, stop), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)
     omit = loss[2]
     words, width = states.reshape(-1), states.shape[1]
@@ -174,7 +172,7 @@ CODES = {
     "array": types.Array(types.int32, 1, "C"),
     "run": types.Tuple((types.Array(types.int32, 1, "C"), types.int64, types.int64)),
 }
-_groups = {kind: entries(accumulate_groups, codes, STATES, FLOATS, FLOATS, WORDS) for kind, codes in CODES.items()}
+_groups = {kind: entries(accumulate_groups, codes, STATES) for kind, codes in CODES.items()}
 
 
 @cache
@@ -189,7 +187,6 @@ def carry_all(states: Words) -> None:
 
 def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int], states: Words) -> Words:
     """Add the drawn pieces of a chunk to the states of its groups, which are zero."""
-    terms, used_weights, counts = np.empty(BLOCK), np.empty(BLOCK), np.zeros(COUNTS, np.int64)
     uncarried, weights = 0, None
     for piece in drawn:
         operands = chunk.operands(piece, pieces)
@@ -200,9 +197,8 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
         uncarried += size
         codes = chunk.codes_of(piece)
         entry = _groups["run" if isinstance(codes, tuple) else "array"](loss, operands, omit)
-        entry((None, loss.values, omit or None), *operands, codes, states, terms, used_weights, counts)
-        if operands[4] is not None:
-            chunk.finish(piece, operands)
+        entry((None, loss.values, omit or None), *operands, codes, states)
+        chunk.finish(piece, operands)
     if weights is None or type(weights) is float:
         _entry(_add_weights, STATES, types.float64)(states, 1.0 if weights is None else weights)
     carry_all(states)

@@ -34,6 +34,12 @@ def _scratch(operand: Any) -> Any:
     return lambda operand: None
 
 
+@_jit.scalar
+def room_for(start: int, stop: int) -> Any:
+    """Room for a block of the elements from start to stop."""
+    return np.empty(min(stop - start, BLOCK))
+
+
 def is_shared(operand: Any) -> Any:
     """Whether all elements share one entry, known at compile time."""
 

@@ -14,7 +14,7 @@ import numpy as np
 from . import _jit
 from .blocks import I64, UNKNOWN, add_exactly, prepare
 from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
-from .operands import BLOCK, block, is_one, scratch
+from .operands import BLOCK, block, is_one, room_for, scratch
 
 SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose products are exact
 
@@ -54,13 +54,11 @@ def accumulate_squares(
     start: int,
     stop: int,
     state: Any,
-    terms: Any,
-    used_weights: Any,
-    tally: Any,
 ) -> None:
     """Add the squares and products of the elements from start to stop; the arguments of `cpu.accumulate`."""
     weights_room, mask_room = scratch(weights), scratch(mask)
-    upper, lower, counts = np.empty(BLOCK), np.empty(BLOCK), np.zeros(COUNTS, np.int64)
+    terms, used_weights = room_for(start, stop), room_for(start, stop)
+    upper, lower, counts = room_for(start, stop), room_for(start, stop), np.zeros(COUNTS, np.int64)
     term_squares = state[TERM_SQUARES : TERM_SQUARES + SUM_WORDS]
     products = state[PRODUCTS : PRODUCTS + SUM_WORDS]
     weight_squares = state[WEIGHT_SQUARES : WEIGHT_SQUARES + SUM_WORDS]
