@@ -13,6 +13,7 @@ from . import _jit, _threads
 from .blocks import I64, UNKNOWN, add_exactly, add_quickly, prepare, settle
 from .chunks import Chunk, Operands
 from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
+from .formulas import compiled_form
 from .losses import Loss
 from .operands import BLOCK, block, is_shared, item, scratch
 
@@ -96,7 +97,7 @@ def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
         signature = (
             types.Tuple(
                 (
-                    _jit.Formula.of(loss.formula, loss.fingerprint),
+                    _jit.Formula.of(compiled_form(loss.formula), loss.fingerprint),
                     types.UniTuple(types.float64, len(loss.values)),
                     types.boolean if omit else types.none,
                 )
@@ -171,7 +172,7 @@ def check_formula(loss: Loss) -> None:
     if loss.fingerprint in _checked:
         return
     try:
-        _jit.check(loss.formula, len(loss.values))
+        _jit.check(compiled_form(loss.formula), len(loss.values))
         _checked.add(loss.fingerprint)
     except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

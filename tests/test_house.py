@@ -15,8 +15,8 @@ import streamloss
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
     {"_jit", "_threads"},
-    {"exact", "chunks", "keys", "losses", "operands"},
-    {"arrays", "blocks", "reduction"},
+    {"elementary", "exact", "chunks", "keys", "losses", "operands"},
+    {"arrays", "blocks", "formulas", "reduction"},
     {"cpu", "stored"},
     {"accumulator"},
     {"one_shot", "files.source", "compat._streams"},
