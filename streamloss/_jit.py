@@ -140,9 +140,9 @@ INSTRUCTIONS = re.compile(
 def _element_function(function: Callable[..., Any], parameters: int) -> Any:
     """The compiled formula: part of the loop if it is arithmetic alone, else a call of its own.
 
-    Where Intel's SVML is installed, Numba computes log, exp and their like by vectors in the body of a loop and one by
+    Where Intel's SVML is installed, Numba computes sin, pow and their like by vectors in the body of a loop and one by
     one in its remainder, by another algorithm: the bits of a loss would depend on its place in the chunk. Through a
-    call every element takes the same path.
+    call every element takes the same path. Logarithms and exponentials are arithmetic by now, see formulas.py.
     """
     inlined = numba.njit(forceinline=True, **INNER)(function)
     signature = (types.float64,) * (2 + parameters)

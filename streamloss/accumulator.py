@@ -44,8 +44,9 @@ class Accumulator(Mergeable):
     1. Inputs are converted exactly to float64: float16, bfloat16, float32, float64, bool and integers (beyond 2**53
        they round to nearest even).
     2. The loss of an element is computed in IEEE float64, every operation rounded once, in the order written. The
-       term is weight * loss, one more rounding. For losses made of + - * / sqrt abs min max and comparisons a term
-       has the same bits on every machine; losses with log or exp have the same bits on one machine only.
+       term is weight * loss, one more rounding. For losses made of + - * / sqrt abs min max, comparisons, log, log1p,
+       exp and expm1 a term has the same bits on every machine: these four are our own, in users' functions too, with
+       errors below one unit in the last place. Losses that call anything else have the same bits on one machine only.
     3. Sums, of terms and of weights, are exact: no rounding, whatever their length, order or split.
     4. A result is the exact sum divided by the exact denominator, rounded once, to nearest even. A zero denominator
        gives NaN.

@@ -14,6 +14,7 @@ from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare
 from .chunks import Chunk, Direct, Operands
 from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
+from .formulas import compiled_form
 from .losses import Loss
 from .operands import BLOCK, block, is_shared, item, past_line, room_for, scratch
 from .squares import accumulate_squares
@@ -150,7 +151,7 @@ def check_formula(loss: Loss) -> None:
     if loss.fingerprint in _checked:
         return
     try:
-        _jit.check(loss.formula, len(loss.values))
+        _jit.check(compiled_form(loss.formula), len(loss.values))
         _checked.add(loss.fingerprint)
     except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

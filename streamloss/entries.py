@@ -10,6 +10,7 @@ from numba.core import types
 
 from . import _jit
 from .chunks import Operands
+from .formulas import compiled_form
 from .losses import Loss
 
 Entry: TypeAlias = Callable[..., None]
@@ -64,7 +65,7 @@ def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Lo
 
 def recipe_of(loss: Loss, omit: bool) -> Any:
     """The Numba type of what kernels are told of a loss."""
-    formula = _jit.Formula.of(loss.formula, loss.fingerprint)
+    formula = _jit.Formula.of(compiled_form(loss.formula), loss.fingerprint)
     parameters = types.UniTuple(types.float64, len(loss.values))
     return types.Tuple((formula, parameters, types.boolean if omit else types.none))
 

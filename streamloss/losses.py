@@ -114,7 +114,7 @@ def _feed(digest: Any, value: Any, seen: set[int]) -> None:
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
         for part in (value.__code__, value.__defaults__, *cells):
             _feed(digest, part, seen)
-        for name in _names(value.__code__):
+        for name in names_in(value.__code__):
             if name in value.__globals__:
                 _feed(digest, name, seen)
                 _feed(digest, value.__globals__[name], seen)
@@ -137,9 +137,9 @@ def _feed(digest: Any, value: Any, seen: set[int]) -> None:
         digest.update(repr((type(value).__qualname__, id(value))).encode())
 
 
-def _names(code: types.CodeType) -> list[str]:
+def names_in(code: types.CodeType) -> list[str]:
     """The names that code, and the functions written inside it, may look up in its module."""
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in _names(constant)]
+    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in names_in(constant)]
     return [*code.co_names, *inner]
 
 
@@ -229,17 +229,22 @@ def huber(label: float, prediction: float, delta: float = 1.0) -> float:
 def log_cosh(label: float, prediction: float) -> float:
     """log(cosh(prediction - label)), without overflow for large errors and without cancellation for small ones."""
     error = abs(prediction - label)
-    if error < 1.0:
-        growth = math.expm1(error)
-        return math.log1p(0.5 * growth * growth / (growth + 1.0))  # cosh(x) = 1 + expm1(x)**2 / (2 exp(x))
-    return error + math.log1p(math.exp(-2.0 * error)) - math.log(2.0)
+    small = error < 1.0
+    decay = math.expm1(-error)
+    rest = 1.0 + decay  # exp(-x); cosh(x) = 1 + expm1(-x)**2 / (2 exp(-x)) = exp(x) (1 + exp(-x)**2) / 2
+    more = math.log1p(0.5 * decay * decay / rest if small else rest * rest)
+    return more if small else (error - math.log(2.0)) + more
 
 
 @define()
 def squared_log_error(label: float, prediction: float) -> float:
-    """(log1p(prediction) - log1p(label))**2; NaN below -1."""
-    error = math.log1p(prediction) - math.log1p(label)
-    return error * error
+    """(log1p(prediction) - log1p(label))**2, without cancellation where they are close; NaN below -1."""
+    apart = abs(prediction - label)
+    base = 1.0 + min(label, prediction)
+    far = 2.0**-200 * apart > base  # apart / base may overflow
+    error = math.log1p((2.0**-100 * apart if far else apart) / base)  # abs(log1p(prediction) - log1p(label))
+    error = error + 100.0 * math.log(2.0) if far else error
+    return error * error if base >= 0.0 else math.nan
 
 
 @define(q=(0.0, 1.0))
@@ -259,7 +264,7 @@ def binary_cross_entropy(label: float, prediction: float, eps: float = 1e-7) -> 
         p = eps
     elif p > 1.0 - eps:
         p = 1.0 - eps
-    return -(label * math.log(p) + (1.0 - label) * math.log(1.0 - p))
+    return -(label * math.log(p) + (1.0 - label) * math.log1p(-p))
 
 
 # What update_losses() adds: the caller has computed the losses already and passes them as labels and predictions.

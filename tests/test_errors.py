@@ -429,7 +429,12 @@ STATES = [
     ("state of uint64", lambda a: Accumulator.from_state(a.state.astype(np.uint64)), TypeError, "state must be int64"),
     ("state None", lambda _: Accumulator.from_state(None), TypeError, "state must be int64"),
     ("state text", lambda _: Accumulator.from_state("state"), TypeError, "state must be int64"),
-    ("state empty", lambda _: Accumulator.from_state(np.zeros(0, int)), ValueError, rf"shape \({WORDS},\), or .*, got \(0,\)"),
+    (
+        "state empty",
+        lambda _: Accumulator.from_state(np.zeros(0, int)),
+        ValueError,
+        rf"shape \({WORDS},\), or .*, got \(0,\)",
+    ),
     ("state too short", lambda acc: Accumulator.from_state(acc.state[:-1]), ValueError, "state must have shape"),
     ("state too long", lambda a: Accumulator.from_state(np.append(a.state, 0)), ValueError, "state must have shape"),
     ("state of states", lambda a: Accumulator.from_state(a.state[None]), ValueError, "state must have shape"),

@@ -15,9 +15,9 @@ import streamloss
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
     {"_jit", "_threads", "html"},
-    {"exact", "chunks", "losses", "operands"},
-    {"arrays", "blocks", "entries", "reduction"},
-    {"keys", "squares", "stored"},
+    {"elementary", "exact", "chunks", "losses", "operands"},
+    {"arrays", "blocks", "formulas", "reduction"},
+    {"entries", "keys", "squares", "stored"},
     {"cpu"},
     {"grouping", "mergeable"},
     {"accumulator"},

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -12,8 +13,6 @@ from hypothesis import strategies as st
 import streamloss
 from streamloss import Accumulator, Loss
 from streamloss.losses import LOSSES
-
-ERRORS = [0.0, 1e-12, 1e-8, 1e-3, 0.3, 0.999, 1.0, 1.5, 20.0, 800.0, -0.7]
 
 
 def one(loss, label, prediction):
@@ -42,11 +41,81 @@ def test_values(loss, label, prediction, expected):
     assert one(loss, label, prediction) == pytest.approx(expected, rel=4e-16)
 
 
-@pytest.mark.parametrize("error", ERRORS)
-def test_log_cosh_keeps_its_digits_for_small_errors_and_does_not_overflow_for_large_ones(error):
-    x = abs(error)
-    expected = x * x / 2 - x**4 / 12 + x**6 / 45 if x < 0.01 else x + math.log1p(math.exp(-2 * x)) - math.log(2)
-    assert one("log_cosh", 0.0, error) == pytest.approx(expected, rel=1e-15)
+EPS = 1e-7  # of binary_cross_entropy
+
+
+def log_cosh(label, prediction):
+    error = prediction - label
+    return ((error.exp() + (-error).exp()) / 2).ln()
+
+
+def squared_log_error(label, prediction):
+    return ((1 + prediction).ln() - (1 + label).ln()) ** 2
+
+
+def binary_cross_entropy(label, prediction):
+    p = min(max(prediction, Decimal(EPS)), Decimal(1 - EPS))
+    return -(label * p.ln() + (1 - label) * (1 - p).ln())
+
+
+def tenths(low, high, n=60):
+    """Powers of ten, and what lies between."""
+    return 10.0 ** np.random.default_rng(4).uniform(low, high, n)
+
+
+NEAR = np.random.default_rng(5).uniform(-0.99, 3.0, 60)
+HARD = [  # labels and predictions, and the largest error in units in the last place
+    (log_cosh, 0.0, tenths(-60, 0), 4.0),
+    (log_cosh, 0.0, np.linspace(-1.5, 1.5, 61), 4.0),
+    (log_cosh, 0.0, -tenths(0, 5), 2.0),
+    (log_cosh, 2.0, np.nextafter(2.0, [0.0, 3.0]), 2.0),
+    (squared_log_error, NEAR, np.nextafter(NEAR, 9.0), 5.0),
+    (squared_log_error, NEAR, NEAR[::-1], 5.0),
+    (squared_log_error, tenths(-60, 0), 3 * tenths(-60, 0), 5.0),
+    (squared_log_error, tenths(-15, 0) - 1, tenths(-15, 0)[::-1] - 1, 5.0),
+    (squared_log_error, tenths(-15, 0) - 1, tenths(280, 308), 5.0),
+    (squared_log_error, tenths(0, 308), tenths(0, 308)[::-1], 5.0),
+    *[(binary_cross_entropy, y, p, 2.0) for y in (0.0, 0.3, 1.0) for p in (tenths(-8, 0), 1 - tenths(-8, 0), NEAR)],
+]
+
+
+@pytest.mark.parametrize(("exactly", "labels", "predictions", "largest"), HARD)
+def test_losses_keep_their_digits_in_hard_places(exactly, labels, predictions, largest):
+    labels, predictions = np.broadcast_arrays(labels, predictions)
+    got = np.empty(labels.size)
+    Accumulator(exactly.__name__).update(labels, predictions, out=got)
+    with localcontext(prec=150, Emax=10**9, Emin=-(10**9)):
+        for y, p, loss in zip(labels.tolist(), predictions.tolist(), got.tolist(), strict=True):
+            error = abs(Decimal(loss) - exactly(Decimal(y), Decimal(p))) / Decimal(math.ulp(loss))
+            assert error <= largest, (y, p)
+
+
+@pytest.mark.parametrize(
+    ("loss", "label", "prediction", "expected"),
+    [
+        ("log_cosh", 0.0, 1e-170, 0.0),
+        ("log_cosh", 0.0, 1e308, 1e308),
+        ("log_cosh", 1e308, -1e308, math.inf),
+        ("log_cosh", math.inf, 1.0, math.inf),
+        ("log_cosh", math.inf, math.inf, math.nan),
+        ("squared_log_error", -1.0, 0.0, math.inf),
+        ("squared_log_error", -1.0, -1.0, math.nan),
+        ("squared_log_error", -3.0, -3.0, math.nan),
+        ("squared_log_error", -2.5, -3.0, math.nan),
+        ("squared_log_error", 5.0, -1.0000000000000002, math.nan),
+        ("squared_log_error", 0.0, math.inf, math.inf),
+        ("squared_log_error", -1.0, math.inf, math.inf),
+        ("squared_log_error", math.inf, math.inf, math.nan),
+        ("squared_log_error", -math.inf, 0.0, math.nan),
+        ("binary_cross_entropy", 1.0, -math.inf, -math.log(1e-7)),
+        ("binary_cross_entropy", 1.0, 7.0, -math.log(1 - EPS)),
+        ("binary_cross_entropy", 0.0, 0.0, -math.log1p(-1e-7)),
+        ("binary_cross_entropy(eps=1e-300)", 1.0, 0.0, -math.log(1e-300)),
+        ("binary_cross_entropy(eps=1e-300)", 0.0, 1.0, math.inf),
+    ],
+)
+def test_losses_at_the_edge(loss, label, prediction, expected):
+    assert one(loss, label, prediction) == pytest.approx(expected, rel=2e-16, nan_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""What is compiled for a formula: itself, with the functions of `elementary` where it calls those of math and NumPy.
+
+So a formula of log, exp and arithmetic is vector code and has the same bits on every machine, a user's like ours. It
+is written, and runs in Python, as ever.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Callable
+from functools import partial
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+from numba import float32, float64
+from numba.core import types
+from numba.core.dispatcher import Dispatcher
+
+from . import _jit, elementary
+from .losses import names_in
+
+
+def _for_numbers(own: Callable[[float], float], library: Callable[[float], float]) -> Callable[[float], float]:
+    """What takes the place of a library's function in compiled code: our own for numbers, else the library's."""
+
+    def instead(x: Any) -> Any:
+        raise TypeError("it exists in compiled code only")
+
+    @_jit.by_type(instead)
+    def choose(x: Any) -> Any:
+        if x == types.float32:  # Numba's own return a float32 then
+            return lambda x: float32(own(float64(x)))
+        if isinstance(x, (types.Float, types.Integer, types.Boolean)):
+            return lambda x: own(float64(x))
+        return lambda x: library(x)
+
+    return instead
+
+
+INSTEAD = {
+    getattr(library, name): _for_numbers(getattr(elementary, name), getattr(library, name))
+    for library in (math, np)
+    for name in elementary.NAMES
+}
+
+
+def compiled_form(formula: Callable[..., Any]) -> Callable[..., Any]:
+    """The function to compile for a formula: the formula itself, if it uses no function of ours and no helper."""
+    copy = _empty_copy(formula)
+    return copy if _fill(copy, formula, {}) else formula
+
+
+def _empty_copy(function: Any) -> FunctionType:
+    """A copy of a function whose variables, of module and closure, have no values yet."""
+    variables = {"__builtins__": builtins, "__name__": function.__module__}
+    cells = tuple(CellType() for _ in function.__closure__ or ())
+    copy = FunctionType(function.__code__, variables, function.__name__, function.__defaults__, cells)
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+def _fill(copy: FunctionType, function: Any, helpers: dict[int, Any]) -> bool:
+    """Give a copy its variables; whether any differs from the original's."""
+    names = set(names_in(function.__code__))
+    replaced = False
+    for name in names & function.__globals__.keys():
+        value = function.__globals__[name]
+        copy.__globals__[name] = _instead_of(value, names, helpers)
+        replaced |= copy.__globals__[name] is not value
+    for cell, original in zip(copy.__closure__ or (), function.__closure__ or (), strict=True):
+        cell.cell_contents = _instead_of(original.cell_contents, names, helpers)
+        replaced |= cell.cell_contents is not original.cell_contents
+    return replaced
+
+
+def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:
+    """What takes the place of a variable's value, in a function that uses these names."""
+    if isinstance(value, (BuiltinFunctionType, np.ufunc)):
+        return INSTEAD.get(value, value)
+    if isinstance(value, ModuleType):
+        members = {name: vars(value).get(name) for name in names & set(elementary.NAMES)}
+        own = {name: INSTEAD[member] for name, member in members.items() if member in INSTEAD}
+        if own:
+            module = ModuleType(value.__name__)
+            vars(module).update(own, __getattr__=partial(getattr, value))
+            return module
+    if isinstance(value, Dispatcher) and value._can_compile and not value.locals:
+        if id(value) not in helpers:
+            copy = _empty_copy(value.py_func)
+            helpers[id(value)] = _jit.scalar(copy)  # rounded as the formula is, whatever its own flags
+            _fill(copy, value.py_func, helpers)
+        return helpers[id(value)]
+    return value
