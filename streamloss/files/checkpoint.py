@@ -59,6 +59,10 @@ class Checkpoint:
     """The checkpoint of a run: read at its beginning, written now and then."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float) -> None:
+        if isinstance(every, bool) or not isinstance(every, (int, float)):
+            raise TypeError(f"every must be a number of seconds, got {type(every).__name__}")
+        if not every >= 0:
+            raise ValueError(f"every must be at least 0 seconds, got {every}")
         self.path, self.every = path, every
         self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
         self._next = time.monotonic() + every

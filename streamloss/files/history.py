@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
 
 class History:
-    """The running loss, for `score(history=...)`: its points lie evenly, and twice as far apart when they are many.
+    """The running loss, for `score(history=...)`: points at even distances, which double when they are many.
 
     Attributes
     ----------
@@ -50,13 +50,14 @@ class History:
             self.step, points = kept
             self.points = [Point(rows, tuple(losses), tuple(errors)) for rows, losses, errors in points]
         elif all_rows is not None:
-            self.step = max(FIRST_STEP, 2 * (all_rows - rows) // POINTS)
+            self.step = max(FIRST_STEP, 2 * all_rows // POINTS)
         self._begin = rows
 
     @property
     def due(self) -> int:
-        """After how many rows the next point is wanted."""
-        return (self.points[-1].rows if self.points else self._begin) + self.step
+        """After how many rows the next point is wanted: a multiple of the step, wherever batches and runs end."""
+        last = self.points[-1].rows if self.points else self._begin
+        return (last // self.step + 1) * self.step
 
     def add(self, rows: int, accumulators: Sequence[Accumulator]) -> None:
         """A point after so many rows, if there is none."""
