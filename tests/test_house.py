@@ -19,16 +19,22 @@ LAYERS = [
     {"arrays", "blocks", "reduction"},
     {"cpu", "stored"},
     {"accumulator"},
-    {"one_shot", "files.source", "compat._streams"},
+    {"one_shot", "files.source", "files.ahead", "compat._streams"},
+    {"files.coding", "files.columns"},
+    {"files.part"},
+    {"files.parquet", "files.text"},
     {"files.npy", "files.tables", "compat.keras", "compat.tensorflow_v1", "compat.torch"},
-    {"files.scoring", "compat"},
+    {"files.opening", "compat"},
+    {"files.scoring"},
     {"files"},
     {"cli"},
     {"", "__main__"},
 ]
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 READ_VERSION = {"cli", "files", "files.scoring"}
-LATE = {("files.scoring", "files.npy"), ("files.scoring", "files.tables")}  # a reader, where its format comes up
+LATE = {
+    (module, reader) for module in ("files.scoring", "files.opening") for reader in ("files.npy", "files.tables")
+}  # a reader, where its format comes up
 OPTIONAL = [
     "polars",
     "click",

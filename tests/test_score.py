@@ -130,7 +130,7 @@ def test_polars_reads_in_bounded_batches(tmp_path):
     assert sum(len(batch.labels) for batch in batches) == rows
     assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
     assert [batch.end.rows for batch in batches][-1] == rows
-    assert all(batch.place((3,)) == f"row {int(batch.labels[3])} of {table.path}" for batch in batches)
+    assert all(batch.place((3,)) == f"row {int(batch.labels[3])} of {tmp_path / 't.parquet'}" for batch in batches)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

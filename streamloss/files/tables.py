@@ -1,122 +1,113 @@
-"""Parquet and CSV files, through Polars' streaming engine.
-
-Polars, because it reads ahead in bounded memory and waits for a slow consumer; other readers buffer gigabytes.
-"""
+"""Tables in files: the same columns of each, read one file after the other."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import polars.selectors as cs
 
+from . import columns as columns_of
+from .ahead import ahead
+from .coding import Coder
+from .columns import Column
+from .parquet import Parquet
+from .part import ROWS, Part
 from .source import Batch, Columns, Position
+from .text import Text
 
-ROWS = 1 << 20  # of a batch: 8 MB a column at the most
+__all__ = ["ROWS", "Table", "read"]
 
-# A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
-NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
-
-# What writers of CSV put for a missing number, and NaN as C prints it.
-MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
-INFERRED = 10_000  # rows of a CSV file from which Polars infers what is a number
+FORMATS: Mapping[str, Any] = {
+    ".parquet": Parquet,
+    ".pq": Parquet,
+    ".csv": Text,
+    ".tsv": Text,
+    ".csv.gz": Text,
+    ".csv.zst": Text,
+    ".tsv.gz": Text,
+    ".tsv.zst": Text,
+    ".ndjson": Text,
+    ".jsonl": Text,
+    ".ndjson.gz": Text,
+    ".ndjson.zst": Text,
+    ".jsonl.gz": Text,
+    ".jsonl.zst": Text,
+}
 
 
 class Table:
-    """Columns of a file."""
+    """Columns of files."""
 
-    identity: Mapping[str, Any] | None = None
-    bytes: int | None = None
-
-    def __init__(self, columns: Columns, frame: pl.LazyFrame, path: Path, rows: int | None) -> None:
-        self.columns, self.frame, self.path, self.rows = columns, frame, path, rows
+    def __init__(self, columns: Columns, parts: Sequence[Part]) -> None:
+        self.columns, self.parts = columns, parts
+        self.found = [columns_of.find(columns, part.schema, part.name) for part in parts]
+        for part, found in zip(parts, self.found, strict=True):
+            columns_of.check_same(self.found[0], parts[0].name, found, part.name)
+        counts = [part.rows for part in parts]
+        self.rows: int | None = None if None in counts else sum(count or 0 for count in counts)
+        self.bytes: int | None = sum(part.size for part in parts)
+        self.identity: Mapping[str, Any] | None = {
+            "files": [_identity(part, found) for part, found in zip(parts, self.found, strict=True)]
+        }
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The rows as float32 or float64, null as NaN."""
-        return _batches(self.frame, self.path)
+        """The rows as float32 or float64, null as NaN, read ahead."""
+        return ahead(self._batches(start))
+
+    def _batches(self, start: Position) -> Iterator[Batch]:
+        coders = [Coder() for _ in self.columns.by]
+        rows = start.rows
+        for i in range(start.file, len(self.parts)):
+            part, row, offset = self.parts[i], 0, 0
+            if i == start.file:
+                row, offset = start.row, start.offset
+            before = sum(part.size for part in self.parts[:i])
+            held: Batch | None = None  # until it is known whether it ends the file
+            for piece in part.pieces(self.found[i], row, offset):
+                place = partial(_place, part.name, row)
+                row, rows = row + piece.frame.height, rows + piece.frame.height
+                if held is not None:
+                    yield held
+                end = Position(i, row, rows, before + piece.bytes, piece.offset)
+                held = self._batch(piece.frame, coders, end, place)
+            if held is not None:
+                yield held._replace(end=Position(i + 1, 0, rows, before + part.size))
+
+    def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any) -> Batch:
+        series = iter(frame.iter_columns())
+        labels = next(series).to_numpy()
+        predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
+        weights = None if self.columns.weights is None else next(series).to_numpy()
+        keys = tuple(coder.encode(next(series)) for coder in coders)
+        return Batch(labels, predictions, weights, keys, end, place)
 
 
-def read(path: Path, wanted: Columns) -> Table:
-    """The columns of a table, checked."""
-    labels, (predictions,), weights, _ = wanted
-    columns = {"labels": labels, "predictions": predictions}
-    if weights is not None:
-        columns["weights"] = weights
-    try:
-        frame, rows = _scan(path, columns)
-        schema = frame.collect_schema()
-        selected = frame.select(_as_float(schema[column], column).alias(name) for name, column in columns.items())
-        return Table(wanted, selected, path, rows)
-    except pl.exceptions.PolarsError as error:
-        raise _readable(path, error) from error
+def read(paths: Path | Sequence[Path], columns: Columns) -> Table:
+    """The columns of one or several files, checked."""
+    return Table(columns, [_open(path) for path in ([paths] if isinstance(paths, Path) else paths)])
 
 
-def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None]:
-    """The file as a lazy frame whose columns have been checked, and the number of its rows if that is cheap."""
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
-    if path.suffix.lower() == ".parquet":
-        frame = pl.scan_parquet(path, glob=False)
-        _check(path, frame.collect_schema(), columns)
-        return frame, int(frame.select(pl.len()).collect().item())
-    if path.suffix.lower() == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING, glob=False).collect_schema()
-        text = pl.scan_csv(path, infer_schema=False, null_values=MISSING, glob=False).head(INFERRED)
-        for column in set(columns.values()) & set(schema):
-            if text.select(_named(column).is_null().all()).collect().item():
-                schema[column] = pl.Null()  # nothing was seen of it, which Polars calls a text column
-        _check(path, schema, columns)
-        # Whole numbers at the beginning say nothing about what follows.
-        numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}
-        frame = pl.scan_csv(
-            path, schema_overrides=numbers, infer_schema_length=INFERRED, null_values=MISSING, glob=False
-        )
-        return frame, None
+def _open(path: Path) -> Part:
+    name = path.name.lower()
+    for ending, reader in FORMATS.items():
+        if name.endswith(ending):
+            return reader(path)
     raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
 
 
-def _check(path: Path, schema: pl.Schema, columns: dict[str, str]) -> None:
-    for name, column in columns.items():
-        if column not in schema:
-            near = difflib.get_close_matches(column, schema.names(), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{path} has no column {column!r} for {name}{hint}; it has: {', '.join(schema.names())}")
-        dtype = schema[column]
-        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
-            raise TypeError(f"column {column!r} of {path} must hold numbers for {name}, got {dtype}")
+def _identity(part: Part, found: list[Column]) -> Mapping[str, Any]:
+    path = Path(part.name)
+    status = path.stat()
+    return {
+        "path": str(path.resolve()),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "columns": columns_of.dtypes(found),
+    }
 
 
-def _as_float(dtype: Any, column: str) -> pl.Expr:
-    return _named(column).cast(pl.Float32 if dtype in NARROW else pl.Float64).fill_null(float("nan"))
-
-
-def _named(column: str) -> pl.Expr:
-    """The column of that name; pl.col would take "*" and "^...$" for patterns."""
-    return cs.by_name(column).as_expr()
-
-
-def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
-    first = 0
-    try:
-        for batch in frame.collect_batches(chunk_size=ROWS, engine="streaming"):
-            arrays = [column.to_numpy() for column in batch.iter_columns()]
-            weights = arrays[2] if len(arrays) == 3 else None
-            place = partial(_place, path, first)
-            first += batch.height
-            yield Batch(arrays[0], (arrays[1],), weights, (), Position(0, first, first), place)
-    except pl.exceptions.PolarsError as error:
-        raise _readable(path, error) from error
-
-
-def _place(path: Path, first: int, index: tuple[int, ...]) -> str:
-    return f"row {first + index[0]} of {path}"
-
-
-def _readable(path: Path, error: Exception) -> ValueError:
-    """Polars' reason in one line."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ValueError(f"{path} cannot be read: {reason}")
+def _place(name: str, first: int, index: tuple[int, ...]) -> str:
+    return f"row {first + index[0]} of {name}"
