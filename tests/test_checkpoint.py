@@ -64,7 +64,8 @@ def arrays(monkeypatch):
     return opened
 
 
-FILE = {"file": "y.npy", "size": 80_000}
+FILE = {"files": [{"path": "y.npy", "size": 80_000}, {"path": "z.npy", "size": 8}]}
+Y, Z = FILE["files"]
 RUN = {"source": FILE, "labels": "y", "predictions": ["a", "b"], "weights": "w", "every": 0}
 VARIANTS = {
     "plain": {"predictions": "a", "weights": None},
@@ -76,7 +77,7 @@ VARIANTS = {
 }
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     pass
 
 
@@ -96,7 +97,7 @@ def as_bytes(results):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StoppedError])
 @pytest.mark.parametrize("suffix", [None, ".npy", ".parquet"])
 def test_a_run_stopped_again_and_again_ends_with_the_bits_of_one(arrays, tmp_path, variant, error, suffix):
     run = RUN | VARIANTS[variant]
@@ -140,8 +141,8 @@ def test_the_running_loss_goes_on(arrays, tmp_path):
     run = RUN | {"checkpoint": tmp_path / "run.ckpt", "stderr": True}
     whole, first, second, third = (History() for _ in range(4))
     streamloss.score(**RUN, stderr=True, history=whole)
-    with pytest.raises(Stopped):
-        streamloss.score(**run, history=first, progress=stopping_after(5, Stopped))
+    with pytest.raises(StoppedError):
+        streamloss.score(**run, history=first, progress=stopping_after(5, StoppedError))
     streamloss.score(**run, history=second)
     assert 0 < len(first.points) < len(second.points)
     assert second.points[: len(first.points)] == first.points
@@ -179,8 +180,12 @@ CHANGES = {
     "policy": ({"nan": "propagate"}, "nan was 'omit', is 'propagate'"),
     "standard error": ({"stderr": True}, "stderr was False, is True"),
     "losses": ({"losses_out": "l.npy"}, "losses_out was None, is '.*l.npy'"),
-    "changed data": ({"source": FILE | {"size": 80_008}}, "80000.*80008"),
-    "another file": ({"source": FILE | {"file": "z.npy"}}, r"y\.npy.*z\.npy"),
+    "changed data": ({"source": {"files": [Y | {"size": 9}, Z]}}, "y.npy has changed: size was 80000, is 9"),
+    "more files": ({"source": {"files": [Y, Z, {"path": "x"}]}}, "x was not among its files"),
+    "fewer files": ({"source": {"files": [Z]}}, "it read y.npy"),
+    "other files": ({"source": {"files": [{"path": "x"}]}}, "it read y.npy, z.npy and x was not among its files"),
+    "another order": ({"source": {"files": [Z, Y]}}, "the files in another order, beginning with y.npy, z.npy"),
+    "another kind of source": ({"source": {"arrays": [1]}}, r"files was \[.*; arrays was None, is \[1\]"),
 }
 
 
@@ -209,8 +214,8 @@ def test_a_checkpoint_of_another_function_of_that_name_is_refused(arrays, tmp_pa
         return mine
 
     run = RUN | {"checkpoint": tmp_path / "run.ckpt"}
-    with pytest.raises(Stopped):
-        streamloss.score(**run, loss=of(3), progress=stopping_after(2, Stopped))
+    with pytest.raises(StoppedError):
+        streamloss.score(**run, loss=of(3), progress=stopping_after(2, StoppedError))
     with pytest.raises(ValueError, match=r"loss was 'mine \w+', is 'mine \w+'"):
         streamloss.score(**run, loss=of(2))
     assert as_bytes(streamloss.score(**run, loss=of(3))) == as_bytes(streamloss.score(**RUN, loss=of(3)))
@@ -253,8 +258,8 @@ def test_damaged_checkpoints_and_states_are_refused(arrays, tmp_path, variant):
 def test_losses_that_a_checkpoint_counts_on_must_be_there(arrays, tmp_path, suffix):
     out = tmp_path / f"losses{suffix}"
     run = RUN | {"checkpoint": tmp_path / "run.ckpt", "losses_out": out}
-    with pytest.raises(Stopped):
-        streamloss.score(**run, progress=stopping_after(3, Stopped))
+    with pytest.raises(StoppedError):
+        streamloss.score(**run, progress=stopping_after(3, StoppedError))
     part = outputs.temporary(out)
     os.truncate(part, 1000) if suffix == ".npy" else (part / "00000000.parquet").unlink()
     with pytest.raises(ValueError, match="the checkpoint counts on its"):
@@ -281,7 +286,8 @@ def test_the_last_steps_may_be_cut_short_anywhere(arrays, tmp_path, monkeypatch,
             patch.setattr(kind, "discard", die)
         else:
             save = checkpoint.Checkpoint.save
-            patch.setattr(checkpoint.Checkpoint, "save", lambda self, kept: die() if kept.finished else save(self, kept))
+            unless_finished = lambda self, kept: die() if kept.finished else save(self, kept)  # noqa: E731
+            patch.setattr(checkpoint.Checkpoint, "save", unless_finished)
         with pytest.raises(SystemExit):
             streamloss.score(**run)
     assert as_bytes(streamloss.score(**run)) == as_bytes(undisturbed)
@@ -303,8 +309,8 @@ def test_what_killed_runs_leave_does_not_pile_up(arrays, tmp_path):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(arrays, tmp_path, monkeypatch, step):
     path = tmp_path / "run.ckpt"
     run = RUN | {"checkpoint": path}
-    with pytest.raises(Stopped):
-        streamloss.score(**run, progress=stopping_after(2, Stopped))
+    with pytest.raises(StoppedError):
+        streamloss.score(**run, progress=stopping_after(2, StoppedError))
     before = path.read_bytes()
 
     def full(*args):
@@ -319,21 +325,26 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(arrays, tmp_pat
     assert as_bytes(streamloss.score(**run)) == as_bytes(streamloss.score(**RUN))
 
 
-def test_checkpoints_take_a_small_share_of_the_time(arrays, tmp_path, monkeypatch):
+def test_checkpoints_take_a_small_share_of_the_time(tmp_path, monkeypatch):
     from streamloss.files import checkpoint
 
-    written = []
+    now = 0.0
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now)
 
     def slow(path, data):
-        written.append(time.monotonic())
-        time.sleep(0.02)
+        nonlocal now
+        now += 2.0
 
     monkeypatch.setattr(checkpoint.outputs, "write", slow)
-    begin = time.monotonic()
-    streamloss.score(**RUN, checkpoint=tmp_path / "run.ckpt", progress=lambda _: time.sleep(0.01))
-    share = 0.02 * (len(written) - 1) / (time.monotonic() - begin)  # but for the last
-    assert 2 <= len(written)
-    assert share < 0.2
+    kept = Kept({}, Position(), False, Results({"p": streamloss.Accumulator()}))
+    writer = checkpoint.Checkpoint(tmp_path / "run.ckpt", {}, 5.0)
+    for seconds, is_due in ((4.9, False), (5.0, True), (11.0, True)):
+        now = seconds
+        assert writer.is_due == is_due
+    writer.save(kept)
+    for seconds, is_due in ((18.0, False), (32.9, False), (33.1, True)):
+        now = seconds
+        assert writer.is_due == is_due
 
 
 @pytest.mark.parametrize("every", [-1.0, float("nan"), "often"])

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .. import stored
 from ..losses import Formula, Loss
@@ -18,6 +18,7 @@ from . import outputs
 from .results import Results, as_words, read
 from .source import Position
 
+Files: TypeAlias = Sequence[Mapping[str, Any]]
 KIND = "checkpoint"
 SHARE = 10  # between two checkpoints lies at least so many times the time that writing the last one took
 SHOWN = 3  # differences that a refusal names
@@ -90,14 +91,56 @@ class Checkpoint:
         self._next = end + max(self.every, SHARE * (end - begin))
 
 
-def _words(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def differences(was: Any, now: Any, name: str = "") -> Iterator[str]:
     """What differs between two descriptions of a run, in words."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
-        for key in [*was, *(key for key in now if key not in was)]:
-            yield from differences(was.get(key), now.get(key), f"{name} {key}".strip())
+        changed = [*_differences(was, now)]
+        if "path" in now and was.get("path") == now["path"]:
+            yield from [f"{now['path']} has changed: {', '.join(changed)}"] if changed else []
+        else:
+            yield from changed
+    elif _are_files(was) and _are_files(now):
+        yield from _differing_files(was, now)
     elif was != now:
-        yield f"{name} was {was!r}, is {now!r}"
+        yield f"{name} was {_short(was)}, is {_short(now)}"
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in [*was, *(key for key in now if key not in was)]:
+        yield from differences(was.get(key), now.get(key), key)
+
+
+def _differing_files(was: Files, now: Files) -> Iterator[str]:
+    before, after = [file["path"] for file in was], [file["path"] for file in now]
+    gone, new = [path for path in before if path not in after], [path for path in after if path not in before]
+    if before == after:
+        for one, other in zip(was, now, strict=True):
+            yield from differences(one, other)
+    elif gone or new:
+        yield " and ".join(
+            [f"it read {_listed(gone)}"] * bool(gone) + [f"{_listed(new)} was not among its files"] * bool(new)
+        )
+    else:
+        yield f"it read the files in another order, beginning with {_listed(before)}"
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "path" in v for v in value)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _words(value: Any) -> str:
+    """A part of the description of a run, for people."""
+    if isinstance(value, Mapping):
+        return "; ".join(map(_words, value.values()))
+    if _are_files(value):
+        return _listed([file["path"] for file in value])
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

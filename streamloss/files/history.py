@@ -69,7 +69,6 @@ class History:
             del self.points[::2]
             self.step *= 2
 
-
     def as_json(self) -> list[Any]:
         """What a checkpoint keeps."""
         return [self.step, [list(point) for point in self.points]]

@@ -167,8 +167,9 @@ class ParquetWriter:
 
         self._flush()
         whole = self.folder / "whole"
-        parts = [self._part(part) for part in range(self.parts)]
-        pl.scan_parquet(parts, glob=False).sink_parquet(whole, engine="streaming")
+        parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
+        # Files may hold a key as integers of different widths.
+        pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
         outputs.place(whole, self.path)
 
     def discard(self) -> None:
@@ -182,7 +183,7 @@ def _series(column: Any) -> Any:
 
     if isinstance(column, Coded):
         codes = pl.Series(np.asarray(column.codes, np.int64))
-        return pl.Series(list(column.values)).gather(codes.set(codes < 0, None))
+        return pl.Series(list(column.values), dtype=pl.String).gather(codes.set(codes < 0, None))
     if isinstance(column, np.ma.MaskedArray):
-        return pl.Series(column.tolist())
-    return pl.Series(np.asarray(column).tolist() if np.asarray(column).dtype == object else np.asarray(column))
+        return pl.Series(column.data).set(pl.Series(np.ma.getmaskarray(column)), None)
+    return pl.Series(column)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +22,7 @@ from .table import largest
 
 MOST = 40  # groups, those with the most elements
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
-GREY = "#6b6b6b"
+GREY, INK = "#6b6b6b", "#222222"
 SETTLED = 0.02  # of the rows: before them the loss jumps about, and would stretch the axis
 
 
@@ -36,7 +35,8 @@ def check(path: Path) -> None:
 
 def draw(results: Results, history: History | None, reduction: Reduction, kind: str) -> bytes:
     """A picture of this kind ("png"): the running loss where there is one, and bars otherwise."""
-    figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8.0, 4.5), dpi=150)
+    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for side in ("top", "right"):
@@ -94,8 +94,10 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
         errors = [accumulator.standard_error(reduction) if accumulator.stderr else 0.0 for accumulator in accumulators]
         errors = [error if math.isfinite(error) else 0.0 for error in errors]
         colour = COLOURS[i % len(COLOURS)]
-        style = {"error_kw": {"elinewidth": 1.2, "capsize": min(3.0, 14 * height), "ecolor": "#222222"}}
-        axes.barh(places, widths, 0.92 * height, xerr=errors, color=colour, alpha=0.85, label=name, **style)
+        axes.barh(places, widths, 0.92 * height, color=colour, alpha=0.85, label=name)
+        axes.errorbar(
+            widths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.2, capsize=min(3.0, 14 * height)
+        )
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

@@ -49,9 +49,9 @@ def _body(found: Found, names: Sequence[str], reductions: Sequence[Reduction]) -
     body = _numbers(total(found), reductions)
     if isinstance(found, GroupedAccumulator):
         body["groups"] = [
-            {"key": {name: _json_key(part) for name, part in zip(names, parts(key), strict=True)}}
-            | _numbers(found[key], reductions)
-            for key in found
+            {"key": {name: _json_key(part) for name, part in zip(names, key, strict=True)}}
+            | _numbers(group, reductions)
+            for key, group in _groups(found)
         ]
     return body
 
@@ -91,10 +91,15 @@ def as_csv(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> It
         header += [f"{reduction}_standard_error" for reduction in reductions]
     yield _line(header)
     for name, found in results.found.items():
-        grouped = isinstance(found, GroupedAccumulator)
-        for key in found if grouped else [()]:  # type: ignore[union-attr]
-            accumulator = found[key] if grouped else found  # type: ignore[index]
-            yield _line([*([name] if several else []), *parts(key), *_columns(accumulator, reductions)])
+        for key, accumulator in _groups(found):
+            yield _line([*([name] if several else []), *key, *_columns(accumulator, reductions)])
+
+
+def _groups(found: Found) -> Iterator[tuple[tuple[Any, ...], Accumulator]]:
+    if isinstance(found, Accumulator):
+        yield (), found
+    else:
+        yield from ((parts(key), found[key]) for key in found)
 
 
 def _columns(accumulator: Accumulator, reductions: Sequence[Reduction]) -> list[Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -41,9 +41,10 @@ class Run:
         if self._resume():
             tell()
             return
+        batches = self.source.batches(self.position)
         try:
             tell()
-            for batch in self.source.batches(self.position):
+            for batch in batches:
                 self._whole = False
                 self._add(batch)
                 self.position, self._whole = batch.end, True
@@ -56,6 +57,9 @@ class Run:
         except BaseException as error:
             self._stop(error)
             raise
+        finally:
+            if isinstance(batches, Generator):  # a reader may have a thread, and files open
+                batches.close()
 
     def _resume(self) -> bool:
         """Take up what an earlier run has left; returns whether nothing is left to do."""
@@ -110,7 +114,7 @@ class Run:
             self._update(piece, start, None if losses is None else losses[:, start:stop])
             if self.history is not None and self.position.rows + stop >= self.history.due:
                 self.history.add(self.position.rows + stop, self._accumulators)
-        if self.losses is not None:
+        if self.losses is not None and losses is not None:
             self.losses.add(losses, batch.by)
 
     def _pieces(self, rows: int) -> Iterator[tuple[int, int]]:

@@ -148,17 +148,18 @@ def score(
     if history is not None and keys:
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     make = GroupedAccumulator if keys else Accumulator
-    found = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]
+    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]
     losses_path = None if losses_out is None else outputs.check(losses_out)
     checkpoint_path = None if checkpoint is None else outputs.check(checkpoint)
     opened = _open(source, labels, wanted, weights, keys)
-    run = Run(opened, Results(dict(zip(opened.columns.predictions, found, strict=True)), keys), history)
+    run = Run(opened, Results(dict(zip(opened.columns.predictions, made, strict=True)), keys), history)
     if losses_path is not None:
         run.losses = open_writer(losses_path, opened.columns)
     if checkpoint_path is not None:
         run.checkpoint = Checkpoint(checkpoint_path, _description(run, losses_path), every)
     run.go(lambda: None if progress is None else progress(_progress(run)), _name(labels if source is None else source))
-    return run.results.found if several else run.results.first
+    found: Any = run.results.found  # all of one type
+    return found if several else run.results.first
 
 
 def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, by: tuple[str, ...]) -> Source:

@@ -13,7 +13,7 @@ from rich.text import Text
 from ..accumulator import Accumulator
 from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
-from .report import key_names, parts, total
+from .report import key_names, parts
 from .results import Results
 
 NARROWEST = 80  # columns: a number is never cut short, whatever the terminal
