@@ -4,6 +4,7 @@ from . import losses
 from ._threads import get_num_threads, set_num_threads
 from .accumulator import Accumulator
 from .files import score
+from .grouped import GroupedAccumulator
 from .losses import Loss
 from .one_shot import compute_weighted_loss, mean_squared_error
 from .reduction import Reduction
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Accumulator",
+    "GroupedAccumulator",
     "Loss",
     "Reduction",
     "compute_weighted_loss",

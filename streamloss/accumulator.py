@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from pathlib import Path
-from typing import Any, Literal, TypeAlias, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, cpu, exact, stored
-from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, TERMS, WEIGHTS, Words
-from .losses import PRECOMPUTED, USER_FUNCTION, Formula, Loss, as_loss
-from .reduction import Reduction, as_reduction, quotient, reduce
+from . import arrays, cpu, exact, html, stored
+from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
+from .losses import PRECOMPUTED, Formula, Loss
+from .mergeable import Mergeable, NanPolicy, loss_of
+from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
 
-NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
 
-
-class Accumulator:
+class Accumulator(Mergeable):
     """An exact, weighted loss over any number of chunks.
 
     The state is one vector of integers, and everything else is addition. So the result has the same bits for one
@@ -34,6 +31,8 @@ class Accumulator:
     nan : {"propagate", "omit", "raise"}, default "propagate"
         What becomes of an element whose label, prediction or weight is NaN: IEEE arithmetic; left out of everything
         and counted in `skipped_count`; or a ValueError that says where it is.
+    stderr : bool, default False
+        Whether to keep the sums of squares that `standard_error()` needs; updates take several times as long.
 
     Notes
     -----
@@ -68,7 +67,7 @@ class Accumulator:
 
     """
 
-    __slots__ = ("__weakref__", "_lock", "_loss", "_nan", "_reduction", "_state")
+    __slots__ = ("_state",)
 
     def __init__(
         self,
@@ -76,16 +75,10 @@ class Accumulator:
         *,
         reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
         nan: NanPolicy = "propagate",
+        stderr: bool = False,
     ) -> None:
-        if nan not in get_args(NanPolicy):
-            raise ValueError(f"nan must be one of {', '.join(get_args(NanPolicy))}, got {nan!r}")
-        self._loss = as_loss(loss)
-        self._reduction = as_reduction(reduction)
-        self._nan = nan
-        self._lock = threading.Lock()
-        self._state: Words = np.zeros(STATE_WORDS, np.int64)  # replaced, never changed in place
-        if not self._loss.is_builtin:
-            cpu.check_formula(self._loss)
+        super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
+        self._state: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)  # replaced, never changed
 
     # ------------------------------------------------------------------------------------------- adding
 
@@ -198,20 +191,43 @@ class Accumulator:
         """
         return reduce(self._state, self._reduction if reduction is None else as_reduction(reduction))
 
-    @property
-    def loss(self) -> Loss:
-        """The loss, with its parameters."""
-        return self._loss
+    def standard_error(self, reduction: str | Reduction | None = None) -> float:
+        """The standard error of the result, from the same pass; needs `stderr=True`.
 
-    @property
-    def reduction(self) -> Reduction:
-        """What `result()` returns unless told otherwise."""
-        return self._reduction
+        For "mean", S / W, it is that of a weighted mean m = sum(w * x) / sum(w) of n elements with nonzero weight::
 
-    @property
-    def nan(self) -> NanPolicy:
-        """What becomes of elements with NaN."""
-        return self._nan
+            sqrt(n / (n - 1) * sum(w**2 * (x - m)**2)) / sum(w)
+
+        the ratio variance of Cochran (1977), which Gatz and Smith (1995, doi:10.1016/1352-2310(94)00210-C) found
+        closest to the bootstrap. Without weights it is the familiar s / sqrt(n). For "sum_over_batch_size" and
+        "sum_by_nonzero_weights" it is that of the mean of the n terms w * x, and for "sum" n times that.
+
+        Parameters
+        ----------
+        reduction : str or Reduction, optional
+            By default the accumulator's own.
+
+        Returns
+        -------
+        float
+            From exact sums of squares and products, rounded once; NaN for fewer than two elements, and where a term,
+            or a square of one, is not finite.
+
+        Raises
+        ------
+        ValueError
+            Without `stderr=True`, for an unknown name, and for "none".
+
+        Examples
+        --------
+        >>> import streamloss
+        >>> acc = streamloss.Accumulator(stderr=True).update([1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0])
+        >>> acc.result(), acc.standard_error()
+        (7.5, 3.278719262151)
+
+        """
+        self._check_stderr()
+        return standard_error(self._state, self._reduction if reduction is None else as_reduction(reduction))
 
     @property
     def count(self) -> int:
@@ -245,26 +261,11 @@ class Accumulator:
 
         Raises TypeError for what is no accumulator and ValueError for another loss, before anything is merged.
         """
-        for other in others:
-            if not isinstance(other, Accumulator):
-                raise TypeError(f"others must be accumulators, got {type(other).__name__}")
-            self._check_same_loss(other)
+        self._check_others(others)
         before = after = self._state
         for other in others:
             after = exact.combine(after, other._state)
         return self._step(before, after)
-
-    def __add__(self, other: object) -> Accumulator:
-        """A new accumulator that has seen what both have: commutative and associative, to the bit."""
-        if not isinstance(other, Accumulator):
-            return NotImplemented
-        return self.copy().merge(other)
-
-    def __radd__(self, other: object) -> Accumulator:
-        """Makes sum(accumulators) work, which starts from 0."""
-        if isinstance(other, int) and other == 0:
-            return self.copy()
-        return NotImplemented
 
     def __sub__(self, other: object) -> Accumulator:
         """A new accumulator without what the other has seen: (a + b) - b == a, to the bit.
@@ -273,14 +274,10 @@ class Accumulator:
         """
         if not isinstance(other, Accumulator):
             return NotImplemented
-        self._check_same_loss(other)
+        self._check_addable(other)
         state = exact.combine(self._state, -other._state)
         exact.check_counts(state, "what is taken out was never in: the counts would be negative")
         return self._with(state)
-
-    def _check_same_loss(self, other: Accumulator) -> None:
-        if self._loss != other._loss:
-            raise ValueError(f"the losses differ: {self._loss!r} here, {other._loss!r} there")
 
     def __eq__(self, other: object) -> bool:
         """Whether both have seen the same: equal losses and equal exact sums and counts."""
@@ -288,34 +285,51 @@ class Accumulator:
             return NotImplemented
         return self._loss == other._loss and bool(np.array_equal(self._state, other._state))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # accumulators change
 
     def copy(self) -> Accumulator:
         """An independent accumulator that has seen the same."""
         return self._with(self._state)
 
-    __copy__ = copy
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Accumulator:
-        return self.copy()
-
     def reset(self) -> Accumulator:
         """Forget all that was seen."""
         with self._lock:
-            self._state = np.zeros(STATE_WORDS, np.int64)
+            self._state = np.zeros(self._state.size, np.int64)
         return self
 
     def __repr__(self) -> str:
+        return f"Accumulator({self._loss!r}, {self.evidence()})"
+
+    def evidence(self) -> str:
+        """The number of elements and the result, as `repr` shows them."""
         shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
         skipped = f", skipped={self.skipped_count:_}" if self.skipped_count else ""
-        return f"Accumulator({self._loss!r}, n={self.count:_}{skipped}, {shown}={self.result(shown)!r})"
+        return f"n={self.count:_}{skipped}, {shown}={self.result(shown)!r}"
+
+    def _repr_html_(self) -> str:
+        shown = [reduction for reduction in Reduction if reduction is not Reduction.NONE]
+        rows = [(str(reduction), *self._numbers(reduction)) for reduction in shown]
+        counts = [
+            ("elements", self.count),
+            ("with nonzero weight", self.nonzero_count),
+            ("skipped", self.skipped_count),
+        ]
+        rows += [(name, f"{number:,}", *[""] * self._stderr) for name, number in counts]
+        return html.table(repr(self._loss), ("", "", *["standard error"] * self._stderr), rows)
+
+    def _numbers(self, reduction: Reduction) -> list[str]:
+        """The result, and its standard error if that is kept."""
+        numbers = [self.result(reduction)]
+        if self._stderr:
+            numbers.append(self.standard_error(reduction))
+        return [repr(number) for number in numbers]
 
     # ------------------------------------------------------------------------------------------- keeping
 
     def _with(self, state: Words) -> Accumulator:
         made = Accumulator.__new__(type(self))
         made._loss, made._reduction, made._nan = self._loss, self._reduction, self._nan
-        made._lock, made._state = threading.Lock(), state
+        made._stderr, made._lock, made._state = state.size == STDERR_WORDS, threading.Lock(), state
         return made
 
     @property
@@ -352,7 +366,7 @@ class Accumulator:
 
     def to_bytes(self) -> bytes:
         """The accumulator in about 1 KiB: little-endian, versioned, with a checksum; see `streamloss.stored`."""
-        return stored.encode(self._loss.spec, str(self._reduction), self._nan, self._state)
+        return stored.pack(stored.ACCUMULATOR, self._settings(), self._state)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> Accumulator:
@@ -371,25 +385,9 @@ class Accumulator:
             For data that is damaged, cut, of a later version, or of another loss.
 
         """
-        name, reduction, nan, state = stored.decode(data)
-        if loss is None and name.startswith(USER_FUNCTION):
-            raise ValueError(f"the data is of a {name}: pass that function as loss=")
-        made = as_loss(name if loss is None else loss)
-        if made.spec != name:
-            raise ValueError(f"the data is of the loss {name!r}, got loss={made!r}")
-        return cls.from_state(state, made, reduction=reduction, nan=cast(NanPolicy, nan))
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_bytes()` to a file: whole, or not at all."""
-        stored.write(Path(path), self.to_bytes())
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, loss: Loss | Formula | None = None) -> Accumulator:
-        """Read what `save` wrote; the arguments and errors of `from_bytes`, and OSError."""
-        try:
-            return cls.from_bytes(Path(path).read_bytes(), loss=loss)
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from None
+        settings, state = stored.unpack_as(stored.ACCUMULATOR, data)
+        nan = cast(NanPolicy, settings["nan"])
+        return cls.from_state(state, loss_of(settings, loss), reduction=settings["reduction"], nan=nan)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (type(self), self._loss, str(self._reduction), self._nan, self._state.tobytes())

@@ -47,7 +47,11 @@ def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, 
             return Direct(labels, predictions, weights, None, None)
         flat_weights = None if weights is None else weights.reshape(-1)
         return Direct(labels.reshape(-1), predictions.reshape(-1), flat_weights, None, None)
-    arguments = checked(labels, predictions, weights, mask, out)
+    return laid_out(checked(labels, predictions, weights, mask, out))
+
+
+def laid_out(arguments: Arguments) -> Chunk:
+    """A chunk of arguments that have been checked, read in place if that can be."""
     try:
         return in_place(arguments)
     except NotInPlaceError:

@@ -39,12 +39,13 @@ class Arguments(NamedTuple):
     mask: Array | None
     out: Array | None
     masks: list[tuple[Array, bool]]  # of numpy.ma arrays: a mask, and the value that keeps an element
+    codes: Array | None = None  # of each row's group, shaped (rows, 1, ...)
 
 
 class Direct:
     """A chunk whose arrays are read where they lie, as one dimension."""
 
-    __slots__ = ("labels", "mask", "out", "predictions", "size", "weights")
+    __slots__ = ("codes", "labels", "mask", "out", "predictions", "size", "weights")
 
     def __init__(
         self,
@@ -53,9 +54,10 @@ class Direct:
         weights: float | Array | Run | None,
         mask: Array | Run | None,
         out: Array | None,
+        codes: Array | Run | None = None,
     ) -> None:
         self.labels, self.predictions = labels, predictions
-        self.weights, self.mask, self.out = weights, mask, out
+        self.weights, self.mask, self.out, self.codes = weights, mask, out, codes
         self.size = labels.size
 
     def pieces(self, threads: int) -> range:
@@ -69,6 +71,11 @@ class Direct:
         stop = min(piece + pieces.step, self.size)
         return self.labels, self.predictions, self.weights, self.mask, self.out, piece, stop
 
+    def codes_of(self, piece: int) -> Array | Run:
+        """The codes of the elements' groups; of the whole chunk, as are the other operands."""
+        assert self.codes is not None
+        return self.codes
+
     def finish(self, piece: int, operands: Operands) -> None:
         """The kernel wrote into the user's own array."""
 
@@ -79,13 +86,17 @@ class Staged:
     All arrays have the shape of labels, as views; `masks` are pairs of an array and the value that keeps an element.
     """
 
-    __slots__ = ("arrays", "axis", "masks", "out", "shape", "size", "step")
+    __slots__ = ("arrays", "axis", "codes", "masks", "out", "shape", "size", "step")
 
     def __init__(
-        self, arrays: tuple[Array, Array, float | Array | None], masks: list[tuple[Array, bool]], out: Array | None
+        self,
+        arrays: tuple[Array, Array, float | Array | None],
+        masks: list[tuple[Array, bool]],
+        out: Array | None,
+        codes: Array | None = None,
     ) -> None:
         self.shape = arrays[0].shape
-        self.arrays, self.masks, self.out = arrays, masks, out
+        self.arrays, self.masks, self.out, self.codes = arrays, masks, out, codes
         self.size = arrays[0].size
         # Pieces are runs of `step` entries along `axis`, and whole in the axes behind it.
         self.axis = next(k for k in range(len(self.shape)) if math.prod(self.shape[k + 1 :]) <= PIECE)
@@ -122,6 +133,11 @@ class Staged:
         out = None if self.out is None else np.empty(labels.size)
         return labels, predictions, staged_weights, mask, out, 0, labels.size
 
+    def codes_of(self, piece: int) -> Array:
+        """The codes of the groups of a piece's elements."""
+        assert self.codes is not None
+        return np.ascontiguousarray(self.codes[self.where(piece)]).reshape(-1)
+
     def finish(self, piece: int, operands: Operands) -> None:
         """Copy what the kernel wrote for a piece into the user's array."""
         if self.out is not None and operands[4] is not None:
@@ -148,7 +164,7 @@ class NotInPlaceError(Exception):
 
 def in_place(arguments: Arguments) -> Direct:
     """A chunk that is read where it lies; NotInPlaceError if that cannot be."""
-    labels, predictions, weights, mask, out, masks = arguments
+    labels, predictions, weights, mask, out, masks, codes = arguments
     if masks or labels.dtype not in FLOATS or predictions.dtype not in FLOATS:
         raise NotInPlaceError
     flags = labels.flags.num & predictions.flags.num
@@ -159,6 +175,7 @@ def in_place(arguments: Arguments) -> Direct:
         weights = weights.T if isinstance(weights, np.ndarray) else weights
         mask = None if mask is None else mask.T
         out = None if out is None else out.T
+        codes = None if codes is None else codes.T
     shape = labels.shape
     read_weights: float | Array | Run | None
     if not isinstance(weights, np.ndarray):
@@ -175,7 +192,8 @@ def in_place(arguments: Arguments) -> Direct:
     if len(shape) != 1:
         labels, predictions = labels.reshape(-1), predictions.reshape(-1)
         out = None if out is None else out.reshape(-1)
-    return Direct(labels, predictions, read_weights, read_mask, out)
+    read_codes = None if codes is None else flat(codes, shape)
+    return Direct(labels, predictions, read_weights, read_mask, out, read_codes)
 
 
 def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
@@ -195,7 +213,7 @@ def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
 
 def in_pieces(arguments: Arguments) -> Staged:
     """A chunk that is copied piece by piece."""
-    labels, predictions, weights, mask, out, masks = arguments
+    labels, predictions, weights, mask, out, masks, codes = arguments
     if mask is not None:
         masks = [*masks, (mask, True)]
     shape = labels.shape or (1,)
@@ -207,4 +225,5 @@ def in_pieces(arguments: Arguments) -> Staged:
         ),
         [(np.broadcast_to(array, shape), keep) for array, keep in masks],
         None if out is None else out.reshape(shape),
+        None if codes is None else np.broadcast_to(codes, shape),
     )

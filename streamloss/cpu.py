@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numba import float64
-from numba.core import types
 
 from . import _jit, _threads
 from .blocks import I64, UNKNOWN, add_exactly, add_quickly, prepare, settle
-from .chunks import Chunk, Operands
+from .chunks import Chunk
+from .entries import FLOATS, WORDS, entries
 from .exact import COUNT, NONZERO, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .losses import Loss
 from .operands import BLOCK, block, is_shared, item, scratch
+from .squares import accumulate_squares
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
 
@@ -74,59 +75,9 @@ def accumulate(
     carry(weight_sum)
 
 
-_kernel = _jit.Kernel(accumulate)
-_entries: dict[tuple[Any, ...], Callable[..., None]] = {}
+_sums = entries(accumulate, WORDS, FLOATS, FLOATS, WORDS)
+_squares = entries(accumulate_squares, WORDS, FLOATS, FLOATS, WORDS)
 _checked: set[str] = set()  # the fingerprints of user's functions that compile
-
-
-def _entry(loss: Loss, operands: Operands, omit: bool) -> Callable[..., None]:
-    """The machine code for a loss and the types of its operands, compiled when it is first asked for."""
-    labels, predictions, weights, mask, out, _, _ = operands
-    key = (
-        loss.fingerprint,
-        labels.dtype.char,
-        predictions.dtype.char,
-        _kind(weights),
-        _kind(mask),
-        out is None,
-        omit,
-    )
-    entry = _entries.get(key)
-    if entry is None:
-        signature = (
-            types.Tuple(
-                (
-                    _jit.Formula.of(loss.formula, loss.fingerprint),
-                    types.UniTuple(types.float64, len(loss.values)),
-                    types.boolean if omit else types.none,
-                )
-            ),
-            *(_type(operand) for operand in (labels, predictions, weights, mask, out)),
-            types.int64,
-            types.int64,
-            types.Array(types.int64, 1, "C"),
-            types.Array(types.float64, 1, "C"),
-            types.Array(types.float64, 1, "C"),
-            types.Array(types.int64, 1, "C"),
-        )
-        entry = _entries[key] = _kernel.compile(signature, keep=loss.is_builtin)
-    return entry
-
-
-def _kind(operand: Any) -> str:
-    if operand is None:
-        return ""
-    if type(operand) is float:
-        return "1"
-    return "run of " + operand[0].dtype.char if type(operand) is tuple else operand.dtype.char
-
-
-def _type(operand: Any) -> Any:
-    if isinstance(operand, np.ndarray):
-        return types.Array({"f": types.float32, "d": types.float64, "?": types.boolean}[operand.dtype.char], 1, "C")
-    if isinstance(operand, tuple):
-        return types.Tuple((_type(operand[0]), types.int64, types.int64))
-    return types.none if operand is None else types.float64
 
 
 # Room for a block of terms and a block of weights, and a tally: taken and put back, so that small updates need not ask
@@ -142,8 +93,10 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
         room = np.empty(BLOCK), np.empty(BLOCK), np.zeros(8, np.int64)
     for piece in drawn:
         operands = chunk.operands(piece, pieces)
-        entry = _entry(loss, operands, omit)
-        entry((None, loss.values, omit or None), *operands, state, *room)
+        recipe = None, loss.values, omit or None
+        _sums(loss, operands, omit)(recipe, *operands, state, *room)
+        if state.size != STATE_WORDS:
+            _squares(loss, operands, omit)(recipe, *operands, state, *room)
         if operands[4] is not None:
             chunk.finish(piece, operands)
     _rooms.append(room)
@@ -161,7 +114,7 @@ def added(loss: Loss, chunk: Chunk, omit: bool, state: Words) -> Words:
     pieces = chunk.pieces(_threads.get_num_threads())
 
     def work(drawn: Iterable[int]) -> Words:
-        return add(loss, chunk, omit, pieces, drawn, np.zeros(STATE_WORDS, np.int64))
+        return add(loss, chunk, omit, pieces, drawn, np.zeros(state.size, np.int64))
 
     return combine(state, np.add.reduce(_threads.share(pieces, work)))
 

@@ -17,6 +17,7 @@ NaN and infinities have no place in a fixed-point number. They are counted in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TypeAlias
@@ -48,6 +49,11 @@ COUNTS = 3
 TERMS = COUNTS  # where the sum of weight * loss begins
 WEIGHTS = TERMS + SUM_WORDS  # where the sum of weights begins
 STATE_WORDS = WEIGHTS + SUM_WORDS
+# What the standard error needs is kept behind it, where it is asked for.
+TERM_SQUARES = STATE_WORDS  # where the sum of (weight * loss)**2 begins
+PRODUCTS = TERM_SQUARES + SUM_WORDS  # of weight * loss * weight
+WEIGHT_SQUARES = PRODUCTS + SUM_WORDS  # of weight**2
+STDERR_WORDS = WEIGHT_SQUARES + SUM_WORDS
 
 # ---------------------------------------------------------------------------------------------- float64
 FRACTION_BITS = 52
@@ -112,11 +118,18 @@ def carry(total: Words) -> None:
     total[SUM_WORDS - 1] += over
 
 
+@routine
+def carry_state(state: Words) -> None:
+    """Bring every sum of a state into its canonical form."""
+    not_inlined()
+    for start in range(COUNTS, state.size, SUM_WORDS):
+        carry(state[start : start + SUM_WORDS])
+
+
 def _combine(left: Words, right: Words, result: Words) -> None:
-    for i in range(STATE_WORDS):
+    for i in range(result.size):
         result[i] = left[i] + right[i]
-    carry(result[TERMS : TERMS + SUM_WORDS])
-    carry(result[WEIGHTS : WEIGHTS + SUM_WORDS])
+    carry_state(result)
 
 
 @cache
@@ -126,8 +139,8 @@ def _combine_entry() -> Callable[..., None]:
 
 
 def combine(left: Words, right: Words) -> Words:
-    """The sum of two states, which need not be carried; it is."""
-    result = np.empty(STATE_WORDS, np.int64)
+    """The sum of two states of one length, which need not be carried; it is."""
+    result = np.empty(left.size, np.int64)
     _combine_entry()(left, right, result)
     return result
 
@@ -137,18 +150,20 @@ def checked_state(state: npt.ArrayLike) -> Words:
     words = np.asarray(state)
     if words.dtype != np.int64:
         raise TypeError(f"state must be int64, got dtype {words.dtype}")
-    if words.shape != (STATE_WORDS,):
-        raise ValueError(f"state must have shape ({STATE_WORDS},), got {words.shape}")
-    carried = combine(np.ascontiguousarray(words), np.zeros(STATE_WORDS, np.int64))
+    if words.shape not in ((STATE_WORDS,), (STDERR_WORDS,)):
+        raise ValueError(
+            f"state must have shape ({STATE_WORDS},), or ({STDERR_WORDS},) with stderr=True, got {words.shape}"
+        )
+    carried = combine(np.ascontiguousarray(words), np.zeros(words.size, np.int64))
     check_counts(carried, "state has counts that no elements have: negative, or more nonzero weights than elements")
     return carried
 
 
-def check_counts(state: Words, reason: str) -> None:
-    """Refuse a state that no elements can have, for this reason."""
-    counts = state[:COUNTS]
-    specials = [section(state, start)[:FIRST_DIGIT] for start in (TERMS, WEIGHTS)]
-    if min(counts.min(), *(special.min() for special in specials)) < 0 or state[NONZERO] > state[COUNT]:
+def check_counts(states: Words, reason: str) -> None:
+    """Refuse a state, or rows of states, that no elements can have, for this reason."""
+    starts = range(COUNTS, states.shape[-1], SUM_WORDS)
+    counts = [states[..., :COUNTS], *(states[..., start : start + FIRST_DIGIT] for start in starts)]
+    if any((count < 0).any() for count in counts) or (states[..., NONZERO] > states[..., COUNT]).any():
         raise ValueError(reason)
 
 
@@ -182,3 +197,12 @@ def divide(numerator: int, denominator: int) -> float:
         return numerator / denominator  # Python rounds this quotient correctly, whatever the integers' sizes
     except OverflowError:
         return float("inf") if (numerator < 0) == (denominator < 0) else float("-inf")
+
+
+def root(numerator: int, denominator: int) -> float:
+    """The square root of a quotient of integers, not negative, rounded once, to nearest even."""
+    # A root of at least 64 bits, whose last one says whether anything was left over, rounds as the whole root would.
+    shift = max(0, (130 - numerator.bit_length() + denominator.bit_length()) // 2)
+    quotient, left = divmod(numerator << (2 * shift), denominator)
+    whole = math.isqrt(quotient)
+    return divide(whole | (left != 0 or whole * whole != quotient), 1 << shift)

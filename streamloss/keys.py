@@ -1,11 +1,27 @@
-"""The keys by which rows are grouped: columns of them, read into codes that count from 0."""
+"""The keys by which rows are grouped: columns of them, read into codes that count from 0.
+
+A key is an int, a str, a bool, a float or None (null, NaN, NaT), or a tuple of these where there are several columns.
+Whole floats are ints, so a column of integers is the same whether or not nulls made floats of it. Other kinds do not
+mix in one column: "1" and 1 are never taken for one key, nor silently for two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import numpy.typing as npt
+
+from .arrays import as_array
+
+Codes: TypeAlias = npt.NDArray[np.int32]
+Scalar: TypeAlias = "int | str | bool | float | None"
+Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
+
+TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
+KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
+NULL = -1
 
 
 class Coded(NamedTuple):
@@ -13,3 +29,184 @@ class Coded(NamedTuple):
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
+
+
+class Keys(NamedTuple):
+    """The keys of the rows of a chunk: row i has the key keys[codes[i]]; no key twice, and none without a row."""
+
+    codes: Codes
+    keys: list[Key]
+    kinds: tuple[str | None, ...]  # of each column; None where all of its keys are null
+
+
+def read(by: Any, rows: int) -> Keys:
+    """The keys of a chunk of that many rows, from one column of them, or from a tuple of columns."""
+    several = columns_of(by)
+    read = [read_column(column, rows) for column in ([by] if several is None else several)]
+    if several is None:
+        codes, values, kind = read[0]
+        return Keys(codes, list(values), (kind,))
+    codes, combined = read[0][0], [(value,) for value in read[0][1]]
+    for more, values, _ in read[1:]:
+        pairs, codes = number(codes.astype(np.int64) * len(values) + more)
+        combined = [(*combined[pair // len(values)], values[pair % len(values)]) for pair in pairs.tolist()]
+    return Keys(codes, list(combined), tuple(kind for _, _, kind in read))
+
+
+def columns_of(by: Any) -> list[Any] | None:
+    """The columns where `by` is several: a tuple, a list of what is no scalar, or a frame."""
+    if isinstance(by, Coded):
+        return None
+    if isinstance(by, (tuple, list)) and (isinstance(by, tuple) or any(is_column(part) for part in by)):
+        if not by:
+            raise ValueError("by must have at least one column of keys, got an empty tuple")
+        return list(by)
+    if getattr(by, "ndim", 1) == 2 and hasattr(by, "columns"):
+        return [by[name] for name in by.columns]
+    return None
+
+
+def is_column(part: Any) -> bool:
+    """Whether it holds several keys."""
+    return hasattr(part, "__len__") and not isinstance(part, (str, bytes))
+
+
+def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None]:
+    """The codes of a column's keys, the keys, and their kind; one key alone counts for every row."""
+    if isinstance(column, Coded):
+        codes, values = read_coded(column)
+    else:
+        masks: list[Any] = []
+        array = as_array("by", column, masks)
+        if array.ndim == 0:
+            array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
+            codes, values = read_array(array, masks)
+            codes = np.repeat(codes, rows)
+        else:
+            codes, values = read_array(array, masks)
+    if codes.shape != (rows,):
+        raise ValueError(f"by must have one key for each of {rows} rows, got shape {codes.shape}")
+    return codes, values, kind_of(values)
+
+
+def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
+    """The codes and keys of a column that a dictionary encodes."""
+    codes = np.asarray(column.codes)
+    if codes.dtype.kind not in "iu":
+        raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
+    if codes.size and not -1 <= int(codes.min()) <= int(codes.max()) < len(column.values):
+        raise ValueError(f"by has codes beyond its {len(column.values)} values")
+    found, codes = number(codes)
+    return unite(codes, [None if code == NULL else column.values[code] for code in found.tolist()])
+
+
+def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Scalar]]:
+    """The codes and keys of an array; those that a numpy.ma mask hides are null."""
+    kind = array.dtype.kind
+    if kind in "mMV" or (kind == "f" and array.dtype.itemsize > 8):
+        if kind != "M":
+            raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")
+        array, kind = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object), "O"
+        array[array == ""] = None
+    if kind in "biu":
+        found, codes = number(array)
+        values: list[Any] = found.tolist()
+    elif kind == "f":
+        distinct, inverse = np.unique(array, return_inverse=True, equal_nan=True)
+        values, codes = distinct.tolist(), inverse.astype(np.int32)
+    elif kind in "UTO":
+        numbering = Numbering()
+        codes = np.fromiter(map(numbering.__getitem__, array.tolist()), np.int32, array.size)
+        values = list(numbering)
+    else:
+        raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")
+    codes = codes.reshape(array.shape)
+    for mask, hidden_by in masks:
+        codes[mask != hidden_by] = NULL
+    if masks:
+        kept, codes = number(codes)
+        values = [None if code == NULL else values[code] for code in kept.tolist()]
+    return unite(codes, values)
+
+
+class Numbering(dict[Any, int]):
+    """Numbers what it is asked for in the order of first asking."""
+
+    def __missing__(self, value: Any) -> int:
+        number = self[value] = len(self)
+        return number
+
+
+def number(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Codes]:
+    """The distinct values of an array of integers or bools, ascending, and which of them each entry is."""
+    if values.size == 0:
+        return values.reshape(-1), np.zeros(values.shape, np.int32)
+    if values.dtype == np.bool_:
+        found, codes = number(values.view(np.uint8))
+        return found.astype(np.bool_), codes
+    low, high = int(values.min()), int(values.max())
+    if high - low >= max(TABLE, 4 * values.size):
+        found, inverse = np.unique(values, return_inverse=True)
+        return found, inverse.astype(np.int32)
+    offsets = (
+        (values - values.dtype.type(low)) if low >= 0 or values.dtype.itemsize == 8 else values.astype(np.int64) - low
+    )
+    present = np.zeros(high - low + 1, np.bool_)
+    present[offsets] = True
+    numbers = np.cumsum(present, dtype=np.int32)
+    numbers -= 1
+    found = np.flatnonzero(present)
+    found = found.astype(np.uint64) + np.uint64(low) if values.dtype == np.uint64 else found + low
+    return found, numbers[offsets]
+
+
+def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Scalar]]:
+    """Give keys their one form, and one code to keys that become equal by it."""
+    forms = [form(value) for value in values]
+    numbering = Numbering()
+    renamed = np.array([numbering[value] for value in forms], np.int32)
+    if len(numbering) == len(values):
+        return codes, forms
+    return renamed[codes], list(numbering)
+
+
+def form(value: Any) -> Any:
+    """The one form of a key."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (str, bool, int):
+        return value
+    if type(value) is float:
+        if value != value:
+            return None
+        return int(value) if value.is_integer() else value
+    if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
+        return None
+    for plain in (str, int):
+        if isinstance(value, plain):
+            return plain(value)
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value
+
+
+def kinds_of(found: list[Key]) -> tuple[str | None, ...]:
+    """The kinds of each column of keys."""
+    columns = zip(*(key if isinstance(key, tuple) else (key,) for key in found), strict=True)
+    return tuple(kind_of(column) for column in columns)
+
+
+def kind_of(values: Iterable[Scalar]) -> str | None:
+    """The kind of a column's keys; TypeError if there are several."""
+    found = {type(value) for value in values if value is not None}
+    kinds = {KINDS.get(kind) for kind in found}
+    if len(kinds) > 1 or None in kinds:
+        names = ", ".join(sorted(kind.__name__ for kind in found))
+        raise TypeError(f"by must hold integers, strings, bools or floats, one kind in a column, got {names}")
+    return kinds.pop() if kinds else None
+
+
+def order(key: Key) -> tuple[Any, ...]:
+    """Sorts keys, null first."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return tuple((part is not None, part) for part in parts)

@@ -45,6 +45,17 @@ def _is_shared(operand: Any) -> Any:
     return lambda operand: False
 
 
+def is_one(weights: Any) -> Any:
+    """Whether there are no weights, known at compile time."""
+
+
+@_jit.by_type(is_one)
+def _is_one(weights: Any) -> Any:
+    if isinstance(weights, types.NoneType):
+        return lambda weights: True
+    return lambda weights: False
+
+
 def weigh(weights: Any, i: int, loss: float) -> Any:
     """The term of element i of a block: its weight times its loss."""
 

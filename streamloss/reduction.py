@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from . import exact
-from .exact import COUNT, NONZERO, TERMS, WEIGHTS, Words
+from .exact import COUNT, COUNTS, NONZERO, SUM_WORDS, TERMS, WEIGHTS, Words
 
 
 class Reduction(StrEnum):
@@ -74,3 +74,34 @@ def quotient(numerator: Words, denominator: Words | int) -> float:
 
 def _sign(value: float) -> float:
     return float((value > 0) - (value < 0)) if isinstance(value, int) else value
+
+
+def standard_error(state: Words, reduction: Reduction) -> float:
+    """The standard error of what the reduction stands for, from exact sums, rounded once; see `Accumulator`.
+
+    With terms t, weights w and the result m, it is sqrt(n / (n - 1) * sum(e**2)) over the denominator of m, where
+    e = t - m * w for the mean, and e = t - sum(t) / n otherwise. Written out, sum(e**2) needs sums over all elements
+    alone, and so no second pass.
+    """
+    if reduction is Reduction.NONE:
+        raise ValueError("reduction 'none' keeps every loss, and has no standard error")
+    if not all(exact.is_finite(state[start:]) for start in range(COUNTS, state.size, SUM_WORDS)):
+        return float("nan")
+    terms, weights, term_squares, products, weight_squares = (
+        exact.to_integer(exact.section(state, start)) for start in range(COUNTS, state.size, SUM_WORDS)
+    )
+    n = int(state[COUNT if reduction is Reduction.SUM_OVER_BATCH_SIZE or reduction is Reduction.SUM else NONZERO])
+    if n < 2:
+        return float("nan")
+    if reduction is Reduction.MEAN:
+        # sum(e**2) * weights**2; every sum is an integer in units of 1 / exact.ONE
+        squares = (term_squares * weights**2 - 2 * terms * products * weights + terms**2 * weight_squares) * exact.ONE
+        denominator = (n - 1) * weights**4
+        numerator = n * squares
+    else:
+        squares = n * term_squares * exact.ONE - terms**2  # sum(e**2) * n * ONE**2
+        denominator = (n - 1) * exact.ONE**2 * (1 if reduction is Reduction.SUM else n**2)
+        numerator = squares
+    if denominator == 0:
+        return float("nan")
+    return exact.root(max(numerator, 0), denominator)  # squares that were rounded may fall below zero

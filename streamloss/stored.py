@@ -6,8 +6,8 @@ r"""States as bytes: a small format that is checked to the last bit when it is r
 | 4 | format version, uint32 |
 | 4 | length of the header, uint32 |
 | 4 | number of words, uint32 |
-| ... | header: JSON with the loss, the reduction and the NaN policy, UTF-8 |
-| 8 each | the words of the state, int64 |
+| ... | header: a JSON object, UTF-8; its "kind" says what the words are, "accumulator" where it is missing |
+| ... | the words, int64 each; compressed by zlib if the header says so, as "compressed": number of bytes |
 | 32 | SHA-256 of all before |
 
 All numbers are little-endian. A later version may append, never reinterpret; files of earlier ones stay readable.
@@ -20,7 +20,10 @@ import json
 import os
 import secrets
 import struct
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,15 +35,24 @@ PREFIX = struct.Struct("<8sIII")
 DIGEST_BYTES = 32
 
 
-def encode(loss: str, reduction: str, nan: str, state: Words) -> bytes:
-    """The bytes of a state."""
-    header = json.dumps({"loss": loss, "reduction": reduction, "nan": nan}).encode()
-    body = PREFIX.pack(MAGIC, VERSION, len(header), state.size) + header + state.astype("<i8").tobytes()
+ACCUMULATOR = "accumulator"  # was the only kind once, so its files do not name it
+COMPRESS_FROM = 1 << 14  # words: thousands of sums are mostly zeros
+
+
+def pack(kind: str, header: Mapping[str, Any], words: Words) -> bytes:
+    """The bytes of a state, or of several, and of what has to be known of them."""
+    payload = words.astype("<i8").tobytes()
+    content = dict(header) if kind == ACCUMULATOR else {"kind": kind, **header}
+    if words.size >= COMPRESS_FROM:
+        payload = zlib.compress(payload, level=1)
+        content["compressed"] = len(payload)
+    text = json.dumps(content).encode()
+    body = PREFIX.pack(MAGIC, VERSION, len(text), words.size) + text + payload
     return body + hashlib.sha256(body).digest()
 
 
-def decode(data: bytes) -> tuple[str, str, str, Words]:
-    """The loss, reduction, NaN policy and state in these bytes; ValueError for anything but what `encode` wrote."""
+def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
+    """The kind, the header and the words in these bytes; ValueError for anything but what `pack` wrote."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data must be bytes, got {type(data).__name__}")
     data = bytes(data)
@@ -48,23 +60,38 @@ def decode(data: bytes) -> tuple[str, str, str, Words]:
         raise ValueError("not a streamloss state: it does not begin with the mark of one")
     if len(data) < PREFIX.size + DIGEST_BYTES:
         raise ValueError(f"the state is cut short: {len(data)} bytes")
-    _, version, header_length, words = PREFIX.unpack_from(data)
+    _, version, header_length, count = PREFIX.unpack_from(data)
     if version != VERSION:
         raise ValueError(
             f"the state has format version {version}, expected {VERSION}: damaged, or of a later streamloss"
         )
-    expected = PREFIX.size + header_length + 8 * words + DIGEST_BYTES
-    if len(data) != expected:
-        raise ValueError(f"the state has {len(data)} bytes, expected {expected}: it is cut short or damaged")
-    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
-        raise ValueError("the state is damaged: its checksum does not match")
+    start, end = PREFIX.size + header_length, len(data) - DIGEST_BYTES
     try:
-        header = json.loads(data[PREFIX.size : PREFIX.size + header_length])
-        loss, reduction, nan = (str(header[key]) for key in ("loss", "reduction", "nan"))
-    except (ValueError, KeyError, TypeError):
-        raise ValueError("the state has no valid header") from None
-    state = np.frombuffer(data, "<i8", words, PREFIX.size + header_length).astype(np.int64)
-    return loss, reduction, nan, state
+        header = json.loads(data[PREFIX.size : start]) if start <= end else {}
+    except ValueError:
+        header = {}
+    stated = header.get("compressed", 8 * count) if isinstance(header, dict) else 8 * count
+    if start + stated != end:
+        expected = start + stated + DIGEST_BYTES
+        raise ValueError(f"the state has {len(data)} bytes, expected {expected}: it is cut short or damaged")
+    if hashlib.sha256(data[:end]).digest() != data[end:]:
+        raise ValueError("the state is damaged: its checksum does not match")
+    if not isinstance(header, dict) or not header:
+        raise ValueError("the state has no valid header")
+    payload = zlib.decompress(data[start:end]) if "compressed" in header else data[start:end]
+    kind = str(header.pop("kind", ACCUMULATOR))
+    header.pop("compressed", None)
+    return kind, header, np.frombuffer(payload, "<i8", count).astype(np.int64)
+
+
+def unpack_as(kind: str, data: bytes) -> tuple[dict[str, Any], Words]:
+    """The header and the words of a state of this kind; ValueError if it is of another."""
+    found, header, words = unpack(data)
+    if found != kind:
+        raise ValueError(f"the data is of kind {found!r}, expected {kind!r}")
+    if not all(isinstance(header.get(key), str) for key in ("loss", "reduction", "nan")):
+        raise ValueError("the state has no valid header")
+    return header, words
 
 
 def write(path: Path, data: bytes) -> None:
@@ -76,6 +103,17 @@ def write(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the renaming of a file survive a power loss, too, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

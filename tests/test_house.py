@@ -14,11 +14,12 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_jit", "_threads"},
-    {"exact", "chunks", "keys", "losses", "operands"},
-    {"arrays", "blocks", "reduction"},
-    {"cpu", "stored"},
-    {"mergeable"},
+    {"_jit", "_threads", "html"},
+    {"exact", "chunks", "losses", "operands"},
+    {"arrays", "blocks", "entries", "reduction"},
+    {"keys", "squares", "stored"},
+    {"cpu"},
+    {"grouping", "mergeable"},
     {"accumulator"},
     {"grouped"},
     {"one_shot", "files.source", "files.outputs", "files.ahead", "compat._streams"},

@@ -26,6 +26,8 @@ class Bar:
         self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bars.add_task("", total=None)
         self._loss, self._next = "", 0.0
+        self._begin: float | None = None
+        self._first = 0
 
     def __enter__(self) -> Bar:
         self._bars.start()
@@ -34,14 +36,11 @@ class Bar:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._bars.stop()
 
-    def begin(self, progress: Progress) -> None:
-        """Where the run begins: what an earlier one has read says nothing about the rate."""
-        self._begin, self._first = time.monotonic(), progress.rows
-
     def __call__(self, progress: Progress) -> None:
+        """Show how far the run has come; what an earlier one has read says nothing about the rate."""
         now = time.monotonic()
-        if not hasattr(self, "_begin"):
-            self.begin(progress)
+        if self._begin is None:
+            self._begin, self._first = now, progress.rows
         if now >= self._next:
             losses = [f"{total(found).result():.6g}" for found in progress.results.found.values()]
             self._loss = "loss " + " ".join(losses)

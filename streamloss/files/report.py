@@ -99,7 +99,7 @@ def _groups(found: Found) -> Iterator[tuple[tuple[Any, ...], Accumulator]]:
     if isinstance(found, Accumulator):
         yield (), found
     else:
-        yield from ((parts(key), found[key]) for key in found)
+        yield from ((parts(key), accumulator) for key, accumulator in found.items())
 
 
 def _columns(accumulator: Accumulator, reductions: Sequence[Reduction]) -> list[Any]:

@@ -17,7 +17,7 @@ Found: TypeAlias = Accumulator | GroupedAccumulator
 T = TypeVar("T")
 KINDS: dict[str, type[Accumulator] | type[GroupedAccumulator]] = {
     "accumulator": Accumulator,
-    "grouped": GroupedAccumulator,
+    "grouped accumulator": GroupedAccumulator,
 }
 SEVERAL = "predictions"  # the kind of a file with an accumulator for each of several
 

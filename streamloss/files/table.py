@@ -86,11 +86,10 @@ def _show_groups(results: Results, reduction: Reduction) -> None:
 
 def largest(found: GroupedAccumulator, most: int) -> list[Any]:
     """The keys of the groups with the most elements, in the order of keys."""
-    keys = list(found)
-    if len(keys) > most:
-        chosen = set(heapq.nlargest(most, range(len(keys)), key=lambda i: found[keys[i]].count))
-        keys = [key for i, key in enumerate(keys) if i in chosen]
-    return keys
+    if len(found) <= most:
+        return list(found)
+    chosen = heapq.nlargest(most, ((group.count, -i, key) for i, (key, group) in enumerate(found.items())))
+    return [key for _, _, key in sorted(chosen, key=lambda each: -each[1])]
 
 
 def _numbers(accumulators: Sequence[Accumulator], reduction: Reduction) -> list[str]:

@@ -1,0 +1,139 @@
+"""What every accumulator has: settings, the algebra that follows from merging, and files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias, get_args
+
+from . import cpu, stored
+from .losses import USER_FUNCTION, Formula, Loss, as_loss
+from .reduction import Reduction, as_reduction
+
+NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
+
+
+class Mergeable(ABC):
+    """The settings of an accumulator, and the verbs that need nothing else."""
+
+    __slots__ = ("__weakref__", "_lock", "_loss", "_nan", "_reduction", "_stderr")
+
+    def __init__(
+        self,
+        loss: str | Loss | Formula = "squared_error",
+        *,
+        reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
+        nan: NanPolicy = "propagate",
+        stderr: bool = False,
+    ) -> None:
+        if nan not in get_args(NanPolicy):
+            raise ValueError(f"nan must be one of {', '.join(get_args(NanPolicy))}, got {nan!r}")
+        self._loss = as_loss(loss)
+        self._reduction = as_reduction(reduction)
+        self._nan = nan
+        self._stderr = bool(stderr)
+        self._lock = threading.Lock()
+        if not self._loss.is_builtin:
+            cpu.check_formula(self._loss)
+
+    @property
+    def loss(self) -> Loss:
+        """The loss, with its parameters."""
+        return self._loss
+
+    @property
+    def reduction(self) -> Reduction:
+        """What `result()` returns unless told otherwise."""
+        return self._reduction
+
+    @property
+    def nan(self) -> NanPolicy:
+        """What becomes of elements with NaN."""
+        return self._nan
+
+    @property
+    def stderr(self) -> bool:
+        """Whether the sums that `standard_error()` needs are kept."""
+        return self._stderr
+
+    @abstractmethod
+    def merge(self, *others: Self) -> Self:
+        """Add what other accumulators have seen."""
+
+    @abstractmethod
+    def copy(self) -> Self:
+        """An independent accumulator that has seen the same."""
+
+    @abstractmethod
+    def to_bytes(self) -> bytes:
+        """The accumulator in a format of our own."""
+
+    @classmethod
+    @abstractmethod
+    def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> Self:
+        """Read what `to_bytes` wrote."""
+
+    def __add__(self, other: object) -> Self:
+        """A new accumulator that has seen what both have: commutative and associative, to the bit."""
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return self.copy().merge(other)
+
+    def __radd__(self, other: object) -> Self:
+        """Makes sum(accumulators) work, which starts from 0."""
+        if isinstance(other, int) and other == 0:
+            return self.copy()
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # accumulators change
+
+    def __copy__(self) -> Self:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self.copy()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_bytes()` to a file: whole, or not at all."""
+        stored.write(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, loss: Loss | Formula | None = None) -> Self:
+        """Read what `save` wrote; the arguments and errors of `from_bytes`, and OSError."""
+        try:
+            return cls.from_bytes(Path(path).read_bytes(), loss=loss)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+    def _check_addable(self, other: Mergeable) -> None:
+        if self._loss != other._loss:
+            raise ValueError(f"the losses differ: {self._loss!r} here, {other._loss!r} there")
+        if self._stderr != other._stderr:
+            raise ValueError(f"stderr differs: {self._stderr} here, {other._stderr} there")
+
+    def _check_stderr(self) -> None:
+        if not self._stderr:
+            raise ValueError("standard_error() needs sums that are kept with stderr=True only")
+
+    def _check_others(self, others: tuple[object, ...]) -> None:
+        for other in others:
+            if not isinstance(other, type(self)):
+                raise TypeError(f"others must be {type(self).__name__}s, got {type(other).__name__}")
+            self._check_addable(other)
+
+    def _settings(self) -> dict[str, str]:
+        """What files keep of the settings; `stderr` shows in the length of the state."""
+        return {"loss": self._loss.spec, "reduction": str(self._reduction), "nan": self._nan}
+
+
+def loss_of(settings: dict[str, Any], loss: Loss | Formula | None) -> Loss:
+    """The loss that a file was written for, given as `loss` where it is a user's own function."""
+    spec = settings["loss"]
+    if loss is None and spec.startswith(USER_FUNCTION):
+        raise ValueError(f"the data is of a {spec}: pass that function as loss=")
+    made = as_loss(spec if loss is None else loss)
+    if made.spec != spec:
+        raise ValueError(f"the data is of the loss {spec!r}, got loss={made!r}")
+    return made

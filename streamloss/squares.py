@@ -1,0 +1,82 @@
+"""Exact sums of the squares and products that the standard error of a mean needs.
+
+The product of two float64 numbers is the sum of two float64 numbers: itself rounded, and what the rounding lost. Both
+are added exactly, so the sums are exact, unless a product overflows (it is infinite then) or what was lost lies below
+2**-1074 (it is rounded there).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import _jit
+from .blocks import I64, UNKNOWN, add_exactly, prepare
+from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
+from .operands import BLOCK, block, is_one, scratch
+
+SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose products are exact
+
+
+@_jit.scalar
+def exact_product(a: float, b: float) -> tuple[float, float]:
+    """The product rounded, and what the rounding lost: Dekker (1971), doi:10.1007/BF01397083."""
+    product = a * b
+    shifted = SPLITTER * a
+    a_high = shifted - (shifted - a)
+    a_low = a - a_high
+    shifted = SPLITTER * b
+    b_high = shifted - (shifted - b)
+    b_low = b - b_high
+    lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return product, lost if lost - lost == 0.0 else 0.0  # not finite: a product that overflowed, or NaN
+
+
+@_jit.routine
+def add_products(left: Any, right: Any, upper: Any, lower: Any, total: Any) -> None:
+    """Add the products of two blocks to a sum; `upper` and `lower` are room for a block each."""
+    _jit.not_inlined()
+    _jit.wide_vectors()
+    for i in range(left.size):
+        upper[i], lower[i] = exact_product(left[i], right[i])
+    add_exactly(upper, total, I64(UNKNOWN))
+    add_exactly(lower, total, I64(UNKNOWN))
+
+
+def accumulate_squares(
+    loss: Any,
+    labels: Any,
+    predictions: Any,
+    weights: Any,
+    mask: Any,
+    out: Any,
+    start: int,
+    stop: int,
+    state: Any,
+    terms: Any,
+    used_weights: Any,
+    tally: Any,
+) -> None:
+    """Add the squares and products of the elements from start to stop; the arguments of `cpu.accumulate`."""
+    weights_room, mask_room = scratch(weights), scratch(mask)
+    upper, lower, counts = np.empty(BLOCK), np.empty(BLOCK), np.zeros(COUNTS, np.int64)
+    term_squares = state[TERM_SQUARES : TERM_SQUARES + SUM_WORDS]
+    products = state[PRODUCTS : PRODUCTS + SUM_WORDS]
+    weight_squares = state[WEIGHT_SQUARES : WEIGHT_SQUARES + SUM_WORDS]
+    for begin in range(start, stop, BLOCK):
+        end = min(begin + BLOCK, stop)
+        n = end - begin
+        w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
+        prepare(loss, (labels[begin:end], predictions[begin:end], w, k), None, terms, used_weights, counts)
+        add_products(terms[:n], terms[:n], upper[:n], lower[:n], term_squares)
+        if is_one(weights):
+            add_exactly(terms[:n], products, I64(UNKNOWN))
+        else:
+            add_products(terms[:n], used_weights[:n], upper[:n], lower[:n], products)
+            add_products(used_weights[:n], used_weights[:n], upper[:n], lower[:n], weight_squares)
+    if is_one(weights):
+        deposit(weight_squares, counts[COUNT], I64(0))
+    carry(term_squares)
+    carry(products)
+    carry(weight_squares)

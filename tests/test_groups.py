@@ -1,0 +1,388 @@
+"""Groups: for each key, to the bit, what an accumulator of its rows alone gives; and the laws of all accumulators."""
+
+import copy
+import datetime
+import math
+import pickle
+import threading
+from decimal import Decimal
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streamloss
+from streamloss import Accumulator, GroupedAccumulator
+from streamloss.keys import Coded
+from tests.strategies import chunks, cuts
+
+SETTINGS = settings(deadline=None, max_examples=40)
+
+
+def part(weights, rows):
+    return weights[rows] if isinstance(weights, np.ndarray) else weights
+
+
+def assert_groups(grouped, by, labels, predictions, weights=None, **options):
+    """Every group is the accumulator of its own rows, and all together are that of all rows."""
+    by = np.asarray(by)
+    assert grouped.keys() == sorted(set(by.tolist()))
+    for key in grouped:
+        rows = by == key
+        alone = Accumulator(**options).update(labels[rows], predictions[rows], part(weights, rows))
+        assert grouped[key] == alone
+        assert grouped[key].state.tobytes() == alone.state.tobytes()
+    assert grouped.total() == Accumulator(**options).update(labels, predictions, weights)
+
+
+@SETTINGS
+@given(st.data())
+def test_groups_are_accumulators_of_their_rows(data):
+    labels, predictions, weights = data.draw(chunks())
+    by = np.random.default_rng(0).integers(0, data.draw(st.integers(1, 9)), labels.size)
+    options = {"nan": data.draw(st.sampled_from(["propagate", "omit"])), "stderr": data.draw(st.booleans())}
+    grouped = GroupedAccumulator(**options)
+    for rows in data.draw(cuts(labels.size)):
+        grouped.update(labels[rows], predictions[rows], part(weights, rows), by=by[rows])
+    assert_groups(grouped, by, labels, predictions, weights, **options)
+
+
+def test_every_loss(loss):
+    labels, predictions, weights = np.random.default_rng(0).random((3, 500))
+    by = np.arange(500) % 7
+    assert_groups(
+        GroupedAccumulator(loss).update(labels, predictions, weights, by=by),
+        by,
+        labels,
+        predictions,
+        weights,
+        loss=loss,
+    )
+
+
+@SETTINGS
+@given(st.data())
+def test_the_laws(data):
+    def filled():
+        labels, predictions, weights = data.draw(chunks(dtypes=(np.float64,)))
+        by = np.random.default_rng(labels.size).integers(0, 5, labels.size)
+        return GroupedAccumulator().update(labels, predictions, weights, by=by)
+
+    a, b, c = filled(), filled(), filled()
+    before = [x.to_bytes() for x in (a, b, c)]
+    empty = GroupedAccumulator()
+    assert a + empty == a == empty + a
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c) == sum([c, a, b]) == a.copy().merge(b, c)
+    assert a + b - b == a
+    assert a - a == empty
+    assert (a + b).total() == a.total() + b.total()
+    assert [x.to_bytes() for x in (a, b, c)] == before
+    for back in (
+        copy.copy(a),
+        copy.deepcopy(a),
+        pickle.loads(pickle.dumps(a)),
+        GroupedAccumulator.from_bytes(before[0]),
+    ):
+        assert back == a
+        assert back.to_bytes() == before[0]
+    assert repr(a.result("mean")) == repr({key: group.result("mean") for key, group in a.items()})
+    assert list(a) == a.keys()
+    assert len(a) == len(a.keys())
+    doubled = a.copy().merge(a)
+    assert doubled == a + a
+    assert a.to_bytes() == before[0]
+
+
+@pytest.mark.parametrize("order", "CF")
+@pytest.mark.parametrize("shape", [(60, 5), (60, 2, 3), (60, 1), (60, 0), (1, 70_000)])
+def test_rows_of_several_elements(shape, order):
+    rng = np.random.default_rng(1)
+    labels, predictions = (np.asarray(rng.random(shape), order=order) for _ in range(2))
+    weights = rng.random(shape[0])
+    by = np.arange(shape[0]) % 4
+    grouped = GroupedAccumulator().update(labels, predictions, weights, by=by)
+    expected = {k: Accumulator().update(labels[by == k], predictions[by == k], weights[by == k]) for k in range(4)}
+    assert dict(grouped.items()) == {key: group for key, group in expected.items() if group.count}
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int32, np.bool_])
+def test_other_dtypes_strides_masks_and_out(dtype):
+    rng = np.random.default_rng(2)
+    labels, predictions = rng.integers(0, 2, (2, 1000)).astype(dtype)[:, ::2]
+    mask, by, out = rng.random(500) < 0.5, np.arange(500) % 3, np.zeros(500)
+    grouped = GroupedAccumulator().update(labels, predictions, by=by, mask=mask, out=out)
+    single = np.zeros(500)
+    total = Accumulator().update(labels, predictions, mask=mask, out=single)
+    assert grouped.total() == total
+    assert out.tobytes() == single.tobytes()
+    for key in range(3):
+        rows = mask & (by == key)
+        assert grouped[key] == Accumulator().update(labels[rows], predictions[rows])
+
+
+def test_a_mask_that_hides_a_group_makes_none():
+    grouped = GroupedAccumulator().update([1.0, 2.0], [1.0, 2.0], by=["a", "b"], mask=[True, False])
+    assert grouped.keys() == ["a"]
+    assert "b" not in grouped
+    with pytest.raises(KeyError, match="no group 'b' among 1"):
+        grouped["b"]
+
+
+def test_a_group_of_skipped_rows_alone_is_there():
+    grouped = GroupedAccumulator(nan="omit").update([1.0, math.nan], [1.0, 2.0], by=["a", "b"])
+    assert grouped.keys() == ["a", "b"]
+    assert grouped["b"].skipped_count == 1
+    assert math.isnan(grouped.result()["b"])
+
+
+def test_threads_and_large_updates_change_no_bit():
+    rng = np.random.default_rng(3)
+    labels, predictions, weights = rng.random((3, 400_000), np.float32)
+    by = rng.integers(0, 30, 400_000)
+    small = GroupedAccumulator()
+    for i in range(0, 400_000, 10_000):
+        rows = slice(i, i + 10_000)
+        small.update(labels[rows], predictions[rows], weights[rows], by=by[rows])
+    assert GroupedAccumulator().update(labels, predictions, weights, by=by) == small
+    streamloss.set_num_threads(1)
+    try:
+        assert GroupedAccumulator().update(labels, predictions, weights, by=by) == small
+    finally:
+        streamloss.set_num_threads(None)
+
+
+def test_one_accumulator_in_several_threads():
+    grouped = GroupedAccumulator()
+    labels, by = np.arange(100.0), np.arange(100) % 10
+
+    def work(shift):
+        for i in range(50):
+            grouped.update(labels, labels + 1, by=by + shift + i % 3)
+
+    threads = [threading.Thread(target=work, args=(shift,)) for shift in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    expected = GroupedAccumulator()
+    for shift in range(4):
+        for i in range(50):
+            expected.update(labels, labels + 1, by=by + shift + i % 3)
+    assert grouped == expected
+
+
+def test_a_hundred_thousand_groups():
+    groups = 100_000
+    labels = np.arange(groups, dtype=np.float64)
+    by = np.random.default_rng(4).permutation(groups)
+    grouped = GroupedAccumulator().update(labels, labels + 2, by=by)
+    grouped.update(labels, labels + 2, by=by[::-1].copy())
+    assert len(grouped) == groups
+    assert grouped.count == 2 * groups
+    assert set(grouped.result("mean").values()) == {4.0}
+    data = grouped.to_bytes()
+    assert len(data) < 200 * groups
+    assert GroupedAccumulator.from_bytes(data) == grouped
+
+
+# --------------------------------------------------------------------------------------------------- keys
+
+NAT = np.datetime64("NaT")
+KEYS = {
+    "ints": ([3, 1, 3], [3, 1, 3]),
+    "int8": (np.array([-100, 100, -100], np.int8), [-100, 100, -100]),
+    "uint64": (np.array([2**64 - 1, 2**64 - 2, 0], np.uint64), [2**64 - 1, 2**64 - 2, 0]),
+    "large uint64": (np.array([2**64 - 1, 2**64 - 2, 2**64 - 1], np.uint64), [2**64 - 1, 2**64 - 2, 2**64 - 1]),
+    "int64": (np.array([-(2**63), 2**63 - 1, 0]), [-(2**63), 2**63 - 1, 0]),
+    "bools": (np.array([True, False, True]), [True, False, True]),
+    "strings": (["b", "a", ""], ["b", "a", ""]),
+    "fixed strings": (np.array(["b", "a", ""]), ["b", "a", ""]),
+    "string dtype": (np.array(["b", "a", "ä"], np.dtypes.StringDType()), ["b", "a", "ä"]),
+    "objects": (np.array(["b", None, "b"], object), ["b", None, "b"]),
+    "object ints": (np.array([2**70, None, 1], object), [2**70, None, 1]),
+    "floats": ([0.5, math.nan, -0.0], [0.5, None, 0]),
+    "float32": (np.array([2.0, 0.25, np.inf], np.float32), [2, 0.25, math.inf]),
+    "masked": (np.ma.array([7, 8, 7], mask=[False, True, False]), [7, None, 7]),
+    "masked strings": (np.ma.array(["x", "y", "x"], mask=[True, False, False]), [None, "y", "x"]),
+    "dates": (np.array(["2026-01-02", NAT, "2026-01-01"], "M8[D]"), ["2026-01-02", None, "2026-01-01"]),
+    "date objects": ([datetime.date(2026, 1, 2), None, datetime.date(2026, 1, 1)], ["2026-01-02", None, "2026-01-01"]),
+    "coded": (Coded(np.array([1, -1, 0], np.int16), ["a", "b", "never"]), ["b", None, "a"]),
+    "coded twice": (Coded(np.array([0, 1, 2]), ["a", "a", None]), ["a", "a", None]),
+    "one for all": ("AA", ["AA", "AA", "AA"]),
+    "None for all": (None, [None, None, None]),
+    "one int for all": (7, [7, 7, 7]),
+    "polars": (pl.Series(["b", None, "a"]), ["b", None, "a"]),
+    "polars ints": (pl.Series([1, 2, 1]), [1, 2, 1]),
+    "two columns": ((["a", "b", "a"], [1, 2, 3]), [("a", 1), ("b", 2), ("a", 3)]),
+    "a list of columns": ([np.array([1, 1, 2]), np.array([5, 5, 5])], [(1, 5), (1, 5), (2, 5)]),
+    "a column and one for all": ((["a", "b", "a"], 2026), [("a", 2026), ("b", 2026), ("a", 2026)]),
+    "one column in a tuple": (([1, 2, 1],), [(1,), (2,), (1,)]),
+    "nulls in columns": (([None, "b", "b"], [math.nan, 1.0, 2.0]), [(None, None), ("b", 1), ("b", 2)]),
+}
+
+
+@pytest.mark.parametrize("case", KEYS)
+def test_kinds_of_keys(case):
+    by, expected = KEYS[case]
+    labels = np.array([1.0, 2.0, 4.0])
+    grouped = GroupedAccumulator().update(labels, np.zeros(3), by=by)
+    sums = {}
+    for key, label in zip(expected, labels, strict=True):
+        sums[key] = sums.get(key, 0.0) + label**2
+    result = grouped.result("sum")
+    assert result == sums
+    assert [type(key) for key in result] == [type(key) for key in sorted(sums, key=streamloss.keys.order)]
+    back = GroupedAccumulator.from_bytes(grouped.to_bytes())
+    assert back == grouped
+    assert back.keys() == grouped.keys()
+
+
+def test_keys_are_the_same_whatever_dtype_nulls_made_of_them():
+    whole = GroupedAccumulator().update([1.0, 2.0, 3.0], [0.0] * 3, by=[1.0, math.nan, 2.0])
+    parts = GroupedAccumulator().update([1.0], [0.0], by=[1]).update([2.0], [0.0], by=[None])
+    assert parts.update([3.0], [0.0], by=np.array([2], np.uint8)) == whole
+    assert whole.keys() == [None, 1, 2]
+
+
+def test_numbers_far_apart_and_many():
+    by = np.random.default_rng(5).integers(-(2**62), 2**62, 3000)
+    by[::7] = by[0]
+    labels = np.ones(3000)
+    grouped = GroupedAccumulator().update(labels, labels, by=(by, by % 100_000))
+    assert grouped.keys() == sorted(set(zip(by.tolist(), (by % 100_000).tolist(), strict=True)))
+
+
+WRONG = {
+    "too few": (lambda acc: acc.update([1.0, 2.0], [1.0, 2.0], by=[1]), ValueError, r"by .* 2 rows, got shape \(1,\)"),
+    "two dimensions": (
+        lambda acc: acc.update([1.0], [1.0], by=[np.zeros((1, 1), int)]),
+        ValueError,
+        "by must have one",
+    ),
+    "a scalar": (lambda acc: acc.update(1.0, 2.0, by=[1]), ValueError, "labels must have a leading dimension"),
+    "complex": (lambda acc: acc.update([1.0], [1.0], by=[1j]), TypeError, "by must hold .* got dtype complex128"),
+    "durations": (lambda acc: acc.update([1.0], [1.0], by=np.zeros(1, "m8[s]")), TypeError, "by must hold"),
+    "bytes": (lambda acc: acc.update([1.0], [1.0], by=np.array([b"a"])), TypeError, "by must hold"),
+    "decimals": (lambda acc: acc.update([1.0], [1.0], by=[Decimal(1)]), TypeError, "got Decimal"),
+    "mixed": (lambda acc: acc.update([1.0] * 2, [1.0] * 2, by=np.array(["a", 1], object)), TypeError, "got int, str"),
+    "another kind": (
+        lambda acc: acc.update([1.0], [1.0], by=["1"]),
+        TypeError,
+        "got strings after numbers in column 0",
+    ),
+    "more columns": (lambda acc: acc.update([1.0], [1.0], by=([1], [2])), ValueError, "as many columns as before, 1"),
+    "no column": (lambda acc: acc.update([1.0], [1.0], by=()), ValueError, "at least one column"),
+    "codes of floats": (lambda acc: acc.update([1.0], [1.0], by=Coded(np.zeros(1), ["a"])), TypeError, "codes of int"),
+    "codes beyond": (
+        lambda acc: acc.update([1.0], [1.0], by=Coded(np.ones(1, int), ["a"])),
+        ValueError,
+        "beyond its 1",
+    ),
+    "labels": (lambda acc: acc.update(["x"], [1.0], by=[1]), TypeError, "labels must be real numbers"),
+    "shapes": (lambda acc: acc.update([1.0], [[1.0]], by=[1]), ValueError, "same shape"),
+    "merge an accumulator": (lambda acc: acc.merge(Accumulator()), TypeError, "others must be GroupedAccumulators"),
+    "merge another loss": (lambda acc: acc.merge(GroupedAccumulator("huber")), ValueError, "losses differ"),
+    "merge other keys": (
+        lambda acc: acc.merge(GroupedAccumulator().update([1.0], [1.0], by=["a"])),
+        TypeError,
+        "got strings after numbers",
+    ),
+    "merge two of other keys": (
+        lambda acc: acc.merge(acc.copy(), GroupedAccumulator().update([1.0], [1.0], by=["a"])),
+        TypeError,
+        "got strings after numbers",
+    ),
+    "subtract what was not in": (
+        lambda acc: acc - GroupedAccumulator().update([1.0], [1.0], by=[9]),
+        ValueError,
+        "never in",
+    ),
+    "standard error": (lambda acc: acc.standard_error(), ValueError, "stderr=True"),
+    "unknown reduction": (lambda acc: acc.result("median"), ValueError, "reduction must be one of"),
+    "bytes of an accumulator": (
+        lambda acc: GroupedAccumulator.from_bytes(Accumulator().to_bytes()),
+        ValueError,
+        "of kind 'accumulator', expected 'grouped accumulator'",
+    ),
+    "bytes of groups": (
+        lambda acc: Accumulator.from_bytes(acc.to_bytes()),
+        ValueError,
+        "of kind 'grouped accumulator', expected 'accumulator'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_refusals_change_nothing(case):
+    act, error, message = WRONG[case]
+    acc = GroupedAccumulator().update([1.0, 2.0], [2.0, 4.0], by=[1, 2])
+    before = acc.to_bytes()
+    with pytest.raises(error, match=message):
+        act(acc)
+    assert acc.to_bytes() == before
+
+
+def test_nan_raise_names_the_place():
+    acc = GroupedAccumulator(nan="raise")
+    with pytest.raises(ValueError, match=r"predictions has NaN at index \[1\]"):
+        acc.update([1.0, 2.0], [1.0, math.nan], by=[1, 2])
+    assert len(acc) == 0
+    assert acc.update([1.0], [2.0], by=["any kind is still welcome"]).count == 1
+
+
+def test_an_interrupt_when_all_is_done_undoes_it(monkeypatch):
+    acc = GroupedAccumulator().update([1.0], [3.0], by=[1])
+    before = acc.to_bytes()
+    add_states = streamloss.grouping.add_states
+
+    def interrupted(*arguments):
+        add_states(*arguments)
+        if arguments[3] > 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("streamloss.grouping.add_states", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        acc.update([1.0, 2.0], [2.0, 4.0], by=[1, 2])
+    assert acc.to_bytes() == before
+    assert acc.keys() == [1]
+
+
+def test_every_flipped_bit_is_noticed():
+    data = GroupedAccumulator().update(np.arange(200.0), np.zeros(200), by=np.arange(200) % 150).to_bytes()
+    rng = np.random.default_rng(6)
+    for place in rng.integers(0, len(data), 300).tolist():
+        broken = bytearray(data)
+        broken[place] ^= 1 << int(rng.integers(8))
+        with pytest.raises(ValueError, match="state"):
+            GroupedAccumulator.from_bytes(broken)
+    for end in rng.integers(0, len(data), 100).tolist():
+        with pytest.raises(ValueError, match="state"):
+            GroupedAccumulator.from_bytes(data[:end])
+
+
+def test_what_is_shown():
+    acc = GroupedAccumulator("huber(delta=2)", nan="omit", stderr=True)
+    assert repr(acc) == "GroupedAccumulator(huber(delta=2.0), groups=0, n=0, sum_by_nonzero_weights=nan)"
+    acc.update([1.0, math.nan, 3.0], [2.0, 4.0, 3.0], by=["<a>", None, "b"])
+    assert repr(acc) == "GroupedAccumulator(huber(delta=2.0), groups=3, n=2, skipped=1, sum_by_nonzero_weights=0.25)"
+    page = acc._repr_html_()
+    assert "&lt;a&gt;" in page
+    assert "None" in page
+    many = GroupedAccumulator().update(np.zeros(60), np.zeros(60), by=np.arange(60))
+    assert "and 10 more" in many._repr_html_()
+    assert "standard error" in Accumulator(stderr=True)._repr_html_()
+    assert "mean" in Accumulator().update([1.0], [2.0])._repr_html_()
+
+
+def test_update_losses_reset_and_save(tmp_path):
+    acc = GroupedAccumulator(stderr=True).update_losses([1.0, 2.0, 6.0], [1.0, 1.0, 0.5], by=list("aba"))
+    assert acc.result("sum") == {"a": 4.0, "b": 2.0}
+    assert acc.standard_error("sum_over_batch_size")["a"] == 1.0
+    assert (acc.count, acc.nonzero_count, acc.skipped_count) == (3, 3, 0)
+    acc.save(tmp_path / "groups.slstate")
+    assert GroupedAccumulator.load(tmp_path / "groups.slstate") == acc
+    assert len(acc.reset()) == 0
+    assert acc.update([1.0], [2.0], by=[1]).keys() == [1]
