@@ -107,7 +107,7 @@ def score(
     options["history"] = history = History() if plot_path is not None and not by else None
     clock = _Clock()
     with bar.Bar() if sys.stderr.isatty() else nullcontext() as told:
-        options["progress"] = clock.also(told)
+        options["progress"] = clock.also(options["checkpoint"], told)
         source = None if not sources else sources[0] if len(sources) == 1 else list(sources)
         found: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
     _deliver(Results(found, by), shown, state_path, plot_path, history, clock.rate)
@@ -161,12 +161,15 @@ class _Clock:
     def __init__(self) -> None:
         self._begin, self._first, self._rows = time.perf_counter(), -1, 0
 
-    def also(self, other: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+    def also(self, checkpoint: str | None, other: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
         """A callback that is for the other, too."""
 
         def tell(progress: Progress) -> None:
             if self._first < 0:
                 self._first = progress.rows
+                if progress.rows:
+                    of = "" if progress.all_rows is None else f" of {progress.all_rows:,}"
+                    click.echo(f"streamloss: {checkpoint}: goes on after row {progress.rows:,}{of}", err=True)
             self._rows = progress.rows
             if other is not None:
                 other(progress)

@@ -356,9 +356,9 @@ def test_every_is_a_number_of_seconds(arrays, tmp_path, every):
 # ------------------------------------------------------------------------------------------- processes
 
 CHILD = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 import streamloss
-from streamloss.files import outputs
+from streamloss.files.results import Results
 
 run, step, countdown = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 
@@ -376,8 +376,7 @@ def dying(function):
 if step != "none":
     setattr(os, step, dying(getattr(os, step)))
 print("loaded", flush=True)
-found = streamloss.score(**run)
-from streamloss.files.results import Results
+found = streamloss.score(**run, progress=lambda _: time.sleep(0.04))  # so that there is something to interrupt
 sys.stdout.buffer.write(Results({"p": found}).to_bytes())
 """
 
@@ -405,11 +404,13 @@ def start(run, step="none", countdown=0):
 
 
 def to_the_end(run):
+    """The bytes of the result, and how long reading took."""
     process, loaded = start(run)
+    begin = time.monotonic()
     state = process.communicate()[0]
     assert loaded
     assert process.returncode == 0
-    return state
+    return state, time.monotonic() - begin
 
 
 OPTIONS = {
@@ -424,9 +425,7 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one(big, tmp_path, o
     run = {"source": paths, "labels": "y", "predictions": "p", "every": 0.05, **OPTIONS[options]}
     if "losses_out" in run:
         run["losses_out"] = str(tmp_path / run["losses_out"])
-    begin = time.monotonic()
-    undisturbed = to_the_end(run)
-    seconds = time.monotonic() - begin
+    undisturbed, seconds = to_the_end(run)
     found = Results.from_bytes(undisturbed).first
     assert found.count + found.skipped_count == rows
     losses = Path(run["losses_out"]).read_bytes() if "losses_out" in run else None
@@ -450,10 +449,10 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one(big, tmp_path, o
             assert process.returncode == -signal.SIGKILL
             killed += 1
             in_writing += step != "none"
-    assert to_the_end(run) == undisturbed
+    assert to_the_end(run)[0] == undisturbed
     assert losses is None or Path(run["losses_out"]).read_bytes() == losses
     kept = stored.unpack(checkpoint.read_bytes())[1]
     assert (kept["position"][2], kept["finished"]) == (rows, True)
-    assert resumed > kills / 4
+    assert resumed > kills / 6
     assert in_writing > 0
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]

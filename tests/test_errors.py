@@ -833,8 +833,8 @@ def test_an_exception_in_any_thread_changes_nothing(where, error, large, monkeyp
 def test_a_failing_progress_stops_score(tmp_path):
     np.save(tmp_path / "v.npy", V)
 
-    def progress(done, rows):
-        raise InterruptedError(f"{done} of {rows}")
+    def progress(done):
+        raise InterruptedError(f"{done.rows} of {done.all_rows}")
 
-    with pytest.raises(InterruptedError, match="3 of 3"), contextlib.chdir(tmp_path):
+    with pytest.raises(InterruptedError, match="0 of 3"), contextlib.chdir(tmp_path):
         streamloss.score(labels="v.npy", predictions="v.npy", progress=progress)

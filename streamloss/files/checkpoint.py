@@ -45,14 +45,14 @@ class Kept(NamedTuple):
         """Read what `to_bytes` wrote; ValueError for anything else."""
         kind, header, words = stored.unpack(data)
         if kind != KIND:
-            raise ValueError(f"it holds a {kind}, expected a checkpoint")
+            raise ValueError(f"it holds an {kind}, expected a checkpoint")
         results = Results.from_bytes(words.astype("<i8").tobytes()[: header["results"]], loss=loss)
         return cls(**header | {"position": Position(*header["position"]), "results": results})
 
     def described(self) -> list[tuple[str, str]]:
         """What it is about, in words."""
         asked = [(name, _words(value)) for name, value in self.run.items() if value not in (None, [], False)]
-        where = "at the end" if self.finished else f"after row {self.position.rows:,}"
+        where = f"{'at the end' if self.finished else 'in the middle'}, row {self.position.rows:,}"
         return [*asked, ("position", where)]
 
 

@@ -151,7 +151,7 @@ class ParquetWriter:
 
         if self.waiting:
             path = self._part(self.parts)
-            pl.concat(self.waiting).write_parquet(path, compression="lz4")
+            pl.concat(self.waiting, how="vertical_relaxed").write_parquet(path, compression="lz4")
             outputs.sync(path)
             self.parts, self.waiting = self.parts + 1, []
 
