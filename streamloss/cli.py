@@ -26,7 +26,7 @@ from .reduction import Reduction
 
 USER_ERROR = 2
 INTERRUPTED = 130
-PIPE_CLOSED = 141  # as shells say it
+PIPE_CLOSED = 1  # as click has it
 
 
 class Shown(NamedTuple):
@@ -98,7 +98,8 @@ def score(
     shown = _checked(as_json, as_csv, reduction)
     state_path, plot_path = _checked_state(save_state), _checked_plot(plot)
     written = [path for path in (save_state, plot, options["losses_out"], options["checkpoint"]) if path is not None]
-    outputs.check_apart(written, [*sources, options["labels"], *options["predictions"], options["weights"]])
+    arrays = [options["labels"], *options["predictions"], options["weights"]]
+    outputs.check_apart(written, sources or arrays)
     if threads is not None:
         os.environ["POLARS_MAX_THREADS"] = str(threads)  # Polars reads it when it is loaded, which is later
         set_num_threads(threads)
@@ -132,7 +133,7 @@ def merge(
     for file, other in zip(files[1:], others, strict=True):
         try:
             first.merge(other)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{file} cannot be merged with {files[0]}: {error}") from None
     _deliver(first, shown, out_path, plot_path)
 
@@ -143,14 +144,16 @@ def merge(
 def show(file: str, as_json: bool, as_csv: bool, reduction: str | None) -> None:
     """Show what FILE, a state or a checkpoint, holds."""
     shown = _checked(as_json, as_csv, reduction)
-    kind, header, _ = results.read(Path(file), stored.unpack)
+    kind, _, _ = results.read(Path(file), stored.unpack)
     if kind == checkpoint.KIND:
         kept = results.read(Path(file), checkpoint.Kept.from_bytes)
         content, pairs = kept.results, kept.described()
     else:
-        content, pairs = results.read(Path(file), Results.from_bytes), [("nan", header["nan"])]
+        content = results.read(Path(file), Results.from_bytes)
+        pairs = [("predictions", ", ".join(content.found)), ("nan", content.first.nan)]
     if not (as_json or as_csv):
-        table.show_pairs([("file", file), ("kind", kind), *pairs])
+        for name, value in (("file", file), ("kind", kind), *pairs):
+            click.echo(f"{name:<12} {value}")
         click.echo()
     _deliver(content, shown)
 
@@ -193,7 +196,7 @@ def _checked_state(path: str | None) -> Path | None:
     if path is None:
         return None
     checked = outputs.check(path)
-    if checked.exists() and checked.stat().st_size and checked.open("rb").read(len(stored.MAGIC)) != stored.MAGIC:
+    if checked.exists() and not checked.read_bytes().startswith(stored.MAGIC):
         raise ValueError(f"cannot write {path}: it exists and holds no state of streamloss")
     return checked
 

@@ -60,16 +60,16 @@ def _running(axes: Axes, results: Results, history: History) -> None:
     rows = [point.rows for point in history.points]
     low, high = math.inf, -math.inf
     for i, name in enumerate(results.found):
-        losses = [point.losses[i] for point in history.points]
-        errors = [point.errors[i] if math.isfinite(point.errors[i]) else 0.0 for point in history.points]
+        losses = [_finite(point.losses[i]) for point in history.points]
+        errors = [_finite(point.errors[i], 0.0) for point in history.points]
         under = [loss - error for loss, error in zip(losses, errors, strict=True)]
         over = [loss + error for loss, error in zip(losses, errors, strict=True)]
         colour = COLOURS[i % len(COLOURS)]
         axes.fill_between(rows, under, over, color=colour, alpha=0.2, linewidth=0)
-        axes.plot(rows, losses, color=colour, linewidth=1.6, label=f"{name}  {losses[-1]:.6g} ± {errors[-1]:.2g}")
-        settled = [i for i, row in enumerate(rows) if row >= SETTLED * rows[-1]]
-        low = min([low, *(under[i] for i in settled if math.isfinite(under[i]))])
-        high = max([high, *(over[i] for i in settled if math.isfinite(over[i]))])
+        axes.plot(rows, losses, color=colour, linewidth=1.6, label=_in_legend(name, history, i))
+        settled = [i for i, row in enumerate(rows) if row >= SETTLED * rows[-1] and math.isfinite(losses[i])]
+        low = min([low, *(under[i] for i in settled)])
+        high = max([high, *(over[i] for i in settled)])
     if low < high:
         room = 0.06 * (high - low)
         axes.set_ylim(low - room, high + room)
@@ -90,9 +90,12 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
     height = 0.8 / len(bars)
     for i, (name, accumulators) in enumerate(bars.items()):
         places = [row - 0.4 + (i + 0.5) * height for row in range(len(labels))]
-        widths = [accumulator.result(reduction) for accumulator in accumulators]
+        values = [accumulator.result(reduction) for accumulator in accumulators]
         errors = [accumulator.standard_error(reduction) if accumulator.stderr else 0.0 for accumulator in accumulators]
-        errors = [error if math.isfinite(error) else 0.0 for error in errors]
+        widths, errors = [_finite(value, 0.0) for value in values], [_finite(error, 0.0) for error in errors]
+        for place, value in zip(places, values, strict=True):
+            if not math.isfinite(value):  # has no bar
+                axes.text(0, place, f" {value}", va="center", fontsize=8, color=GREY)
         colour = COLOURS[i % len(COLOURS)]
         axes.barh(places, widths, 0.92 * height, color=colour, alpha=0.85, label=name)
         axes.errorbar(
@@ -113,7 +116,7 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
             subtitle += f"; the {len(labels)} largest of {len(results.first):,} groups"
         if len(bars) == 1:
             overall = total(results.first).result(reduction)
-            axes.axvline(overall, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axvline(_finite(overall), color=GREY, linewidth=1, linestyle=(0, (4, 3)))
             subtitle += f"; dashed: all, {overall:.6g}"
         axes.set_ylabel(", ".join(key_names(results)))
     if len(bars) > 1:
@@ -133,6 +136,16 @@ def _rows(results: Results) -> tuple[list[str], dict[str, list[Accumulator]], li
     found = cast(dict[str, GroupedAccumulator], results.found)
     bars = {name: [each[key] for key in keys] for name, each in found.items()}
     return [_label(key) for key in keys], bars, [first[key].count for key in keys]
+
+
+def _finite(value: float, otherwise: float = math.nan) -> float:
+    return value if math.isfinite(value) else otherwise
+
+
+def _in_legend(name: str, history: History, i: int) -> str:
+    last = history.points[-1]
+    error = f" ± {last.errors[i]:.2g}" if math.isfinite(last.errors[i]) else ""
+    return f"{_label(name)}  {last.losses[i]:.6g}{error}"
 
 
 def _sortable(value: float) -> float:

@@ -28,17 +28,6 @@ def show(results: Results, reductions: Sequence[Reduction], rate: float | None =
         _show_reductions(results, reductions, rate)
 
 
-def show_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names and what they stand for."""
-    table = _table()
-    table.add_column("")
-    table.add_column("", overflow="fold")
-    for pair in pairs:
-        table.add_row(*map(Text, pair))
-    table.show_header = False
-    _print(table)
-
-
 def _show_reductions(results: Results, reductions: Sequence[Reduction], rate: float | None) -> None:
     accumulators = cast(list[Accumulator], list(results.found.values()))
     several = len(accumulators) > 1
