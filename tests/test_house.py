@@ -19,11 +19,13 @@ LAYERS = [
     {"arrays", "blocks", "reduction"},
     {"cpu", "stored"},
     {"accumulator"},
-    {"one_shot", "files.source", "files.ahead", "compat._streams"},
-    {"files.coding", "files.columns"},
-    {"files.part"},
-    {"files.parquet", "files.text"},
-    {"files.npy", "files.tables", "compat.keras", "compat.tensorflow_v1", "compat.torch"},
+    {"one_shot", "files.source", "files.ahead", "files.names", "files.formats", "compat._streams"},
+    {"files.coding", "files.columns", "files.members", "files.paths"},
+    {"files.arrays", "files.part"},
+    {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
+    {"files.npz", "files.remote", "files.zarr"},
+    {"files.tables"},
+    {"compat.keras", "compat.tensorflow_v1", "compat.torch"},
     {"files.opening", "compat"},
     {"files.scoring"},
     {"files"},
@@ -32,9 +34,11 @@ LAYERS = [
 ]
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 READ_VERSION = {"cli", "files", "files.scoring"}
-LATE = {
-    (module, reader) for module in ("files.scoring", "files.opening") for reader in ("files.npy", "files.tables")
-}  # a reader, where its format comes up
+LATE = {  # a reader, where what it reads comes up
+    ("files.scoring", "files.opening"),
+    ("files.opening", "files.tables"),
+    ("files.arrays", "files.coding"),
+}
 OPTIONAL = [
     "polars",
     "click",
@@ -43,6 +47,8 @@ OPTIONAL = [
     "sklearn",
     "pandas",
     "pyarrow",
+    "h5py",
+    "zarr",
     "tensorflow",
     "keras",
     "jax",
@@ -108,7 +114,7 @@ def test_imports_go_down_only(module):
 def test_the_walk_over_imports_sees_them_all():
     found = {(module, target) for module in MODULES for target, _, _ in internal_imports(module)}
     assert {("cpu", "_jit"), ("cpu", "blocks"), ("accumulator", "exact"), ("files", "files.scoring")} <= found
-    assert {("files.tables", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
+    assert {("files.opening", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
     assert {("", "losses"), ("", "files"), ("cli", "")} | LATE <= found
 
 

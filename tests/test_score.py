@@ -92,7 +92,7 @@ def test_array_files_give_the_bits_of_their_arrays(npy, shape, order, dtype):
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (6, 5), (1, 5), (6, 1)])
 def test_weights_of_array_files(npy, shape, monkeypatch):
-    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 10)
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 10)
     rng = np.random.default_rng(3)
     labels, predictions, weights = rng.random((6, 5)), rng.random((6, 5)), rng.random(shape)
     if shape == (1,):
@@ -120,15 +120,15 @@ def test_an_exception_in_progress_reaches_the_caller(table):
 
 def test_polars_reads_in_bounded_batches(tmp_path):
     """Polars calls collect_batches unstable: this notices if batches come larger, smaller or in another order."""
-    from streamloss.files import tables
+    from streamloss.files import part, tables
     from streamloss.files.source import Columns, Position
 
-    rows = 3 * tables.ROWS + 17
+    rows = 3 * part.ROWS + 17
     pl.DataFrame({"y": np.arange(rows, dtype=np.float64), "p": np.zeros(rows)}).write_parquet(tmp_path / "t.parquet")
-    table = tables.read(tmp_path / "t.parquet", Columns("y", ("p",)))
+    table = tables.read([str(tmp_path / "t.parquet")], Columns("y", ("p",)))
     batches = list(table.batches(Position()))
     assert sum(len(batch.labels) for batch in batches) == rows
-    assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
+    assert max(len(batch.labels) for batch in batches) <= 2 * part.ROWS
     assert [batch.end.rows for batch in batches][-1] == rows
     assert all(batch.place((3,)) == f"row {int(batch.labels[3])} of {tmp_path / 't.parquet'}" for batch in batches)
 
@@ -148,7 +148,7 @@ def test_names_are_names_and_no_patterns(tmp_path, suffix):
     ("shape", "weights"), [((2, 50), ()), ((1, 30, 3), (1, 30, 1)), ((40, 3), (40,)), ((3, 40), (3,))]
 )
 def test_array_files_of_any_layout_are_read_in_small_parts(npy, shape, weights, order, monkeypatch):
-    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 8)
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 8)
     rng = np.random.default_rng(4)
     labels, predictions = (np.asarray(rng.random(shape), order=order) for _ in range(2))
     weight = rng.random(weights)

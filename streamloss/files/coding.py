@@ -35,6 +35,13 @@ class Coder:
         known = np.array([self._code_of(value) for value in distinct], np.int32)
         return Coded(_renumbered(codes, known), self.values)
 
+    def encode_array(self, values: npt.NDArray[Any]) -> Any:
+        """The keys of a batch of an array: text, bytes of UTF-8, or times."""
+        if values.dtype.kind == "M":
+            return self.encode(pl.Series(values))
+        texts = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+        return self.encode(pl.Series(texts, dtype=pl.String))
+
     def _code_of(self, value: str) -> int:
         code = self._code.setdefault(value, len(self.values))
         if code == len(self.values):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeAlias
 
 from ..accumulator import Accumulator, NanPolicy
 from ..arrays import NanFoundError
 from ..losses import Formula, Loss
 from ..reduction import Reduction
-from .source import Columns, Position, Source
+from .source import Position, Source
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Progress: TypeAlias = Callable[[int, int | None], object]
@@ -83,17 +82,6 @@ def score(
 
 
 def _open(path: PathLike | None, labels: PathLike, predictions: PathLike, weights: PathLike | None) -> Source:
-    columns = Columns(str(labels), (str(predictions),), None if weights is None else str(weights))
-    if path is None:
-        from . import npy
+    from .opening import open_source  # loads the readers, when the first one is needed
 
-        return npy.read(columns)
-    if not Path(path).exists():
-        raise FileNotFoundError(f"no such file: {os.fspath(path)}")
-    if Path(path).is_dir():
-        raise ValueError(f"{os.fspath(path)} is a directory, expected a file")
-    try:
-        from . import tables
-    except ImportError as error:
-        raise ImportError(f"tables are read with Polars: pip install 'streamloss[cli]' ({error})") from error
-    return tables.read(Path(path), columns)
+    return open_source(path, labels, predictions, weights)
