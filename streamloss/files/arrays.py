@@ -34,6 +34,10 @@ class Streamed:
     dtype: np.dtype[Any]
     order: str  # "C" or "F": in which its elements come
 
+    def again(self) -> Streamed:
+        """The same array, at its beginning."""
+        raise NotImplementedError
+
 
 class Arrays:
     """Labels, predictions and weights, read in boxes of bounded size."""
@@ -65,6 +69,9 @@ class Arrays:
         shape, rows = tuple(self._labels.array.shape), self.rows or 0
         size, elements = math.prod(shape), 0
         keys = [Keys() for _ in self._by]
+        operands = [_begin(self._labels), *map(_begin, self._predictions)]
+        weights = None if self._weights is None else _begin(self._weights)
+        by = [_begin(each) for each in self._by]
         for number, box in enumerate(boxes(shape, *_layout([self._labels, *self._predictions]))):
             elements += math.prod(each.stop - each.start for each in box)
             if number < start.offset:
@@ -73,16 +80,16 @@ class Arrays:
             end = Position(0, done, done, (self.bytes or 0) * elements // max(1, size), number + 1)
             if elements == size:
                 end = Position(1, 0, rows, self.bytes or 0, number + 1)
-            yield self._batch(box, keys, end)
+            yield Batch(
+                _read(operands[0], box),
+                tuple(_read(each, box) for each in operands[1:]),
+                None if weights is None else _read(weights, box),
+                tuple(key.encode(_read(each, box)) for key, each in zip(keys, by, strict=True)),
+                end,
+                partial(_place, box),
+            )
             for memory in self._mapped:
                 _release(memory)
-
-    def _batch(self, box: Box, keys: list[Keys], end: Position) -> Batch:
-        labels = _read(self._labels, box)
-        predictions = tuple(_read(each, box) for each in self._predictions)
-        weights = None if self._weights is None else _read(self._weights, box)
-        by = tuple(key.encode(_read(each, box)) for key, each in zip(keys, self._by, strict=True))
-        return Batch(labels, predictions, weights, by, end, partial(_place, box))
 
 
 class Keys:
@@ -135,6 +142,10 @@ def _order(array: Any) -> str:
     if isinstance(array, np.ndarray):
         return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
     return str(getattr(array, "order", "C")) if isinstance(array, Streamed) else "C"
+
+
+def _begin(named: Named) -> Named:
+    return named._replace(array=named.array.again()) if isinstance(named.array, Streamed) else named
 
 
 def _read(named: Named, box: Box) -> Any:

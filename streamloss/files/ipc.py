@@ -39,19 +39,17 @@ class Ipc:
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
-        skip = row
         try:
-            with self._path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory:
-                reader = self._open(pa.BufferReader(pa.py_buffer(memory)), columns.roots)
-                batches = map(reader.get_batch, range(reader.num_record_batches)) if self._is_file else reader
-                for frame in slices(batches, columns, skip):
-                    row += frame.height
-                    yield Piece(frame, self.size * row // self.rows if self.rows else 0)
-                    del frame
-                    if hasattr(memory, "madvise"):  # pages read count as the process's memory
-                        memory.madvise(mmap.MADV_DONTNEED)
-                del reader, batches
-        except (*ERRORS, OSError, BufferError) as error:
+            with self._path.open("rb") as file:
+                memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when the last frame is gone
+            reader = self._open(pa.BufferReader(pa.py_buffer(memory)), columns.roots)
+            batches = map(reader.get_batch, range(reader.num_record_batches)) if self._is_file else reader
+            for frame in slices(batches, columns, row):
+                row += frame.height
+                yield Piece(frame, self.size * row // self.rows if self.rows else 0)
+                if hasattr(memory, "madvise"):  # pages that have been read count as the process's memory
+                    memory.madvise(mmap.MADV_DONTNEED)
+        except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
 
     def _open(self, file: Any, columns: list[str] | None = None) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,17 +33,26 @@ class Member(Streamed):
             raise ValueError("it holds Python objects, which are never unpickled")
         self.order: Any = "F" if fortran and len(self.shape) > 1 else "C"
 
-    def __getitem__(self, box: tuple[slice, ...]) -> npt.NDArray[Any]:
+    def again(self) -> Member:
+        """The same array, at its beginning."""
+        return Member(self._file, self._name)
+
+    def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """A box that lies together in the file."""
-        starts, stops, _ = zip(*(cut.indices(n) for cut, n in zip(box, self.shape, strict=False)), strict=True)
-        starts += (0,) * (len(self.shape) - len(starts))
-        stops += self.shape[len(stops) :]
-        lengths = tuple(b - a for a, b in zip(starts, stops, strict=True))
-        first = int(np.ravel_multi_index(starts, self.shape, order=self.order))
-        last = int(np.ravel_multi_index([b - 1 for b in stops], self.shape, order=self.order))
+        cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]
+        lengths = tuple(map(len, cuts))
+        first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))
         if last - first + 1 != math.prod(lengths):
             raise ValueError("compressed arrays must all be in C order, or all in Fortran order")
         return self._elements(first, math.prod(lengths)).reshape(lengths, order=self.order)
+
+    def _place(self, index: Iterable[int]) -> int:
+        """How many elements come before the one of that index."""
+        place = 0
+        axes = list(zip(index, self.shape, strict=True))
+        for i, length in axes if self.order == "C" else axes[::-1]:
+            place = place * length + i
+        return place
 
     def _begin(self) -> Any:
         self._stream, self._at = self._file.open(self._name), 0

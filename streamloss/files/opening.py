@@ -41,7 +41,9 @@ def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None,
         return _arrays(inside[0], [f"{paths[0]}:{p}" for p in predictions], inside[1], [f"{paths[0]}:{k}" for k in by])
     if paths is not None:
         return _tables().read(paths, _columns(labels, predictions, weights, by))
-    return _in_memory(source, _columns(labels or "labels", predictions, weights, by))
+    if labels is None and predictions == (None,):  # of tuples
+        labels, predictions = "labels", ("predictions",)
+    return _in_memory(source, _columns(labels, predictions, weights, by))
 
 
 def _columns(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence[Any]) -> Columns:
