@@ -39,7 +39,7 @@ class Member(Streamed):
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """A box that lies together in the file."""
-        cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]
+        cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]  # type: ignore[arg-type]
         lengths = tuple(map(len, cuts))
         first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))
         if last - first + 1 != math.prod(lengths):
