@@ -494,7 +494,7 @@ WRONG = {
     "a line with more fields": (["score", "ragged.csv", *Y, *P], "ragged.csv"),
     "text in another file": (["score", "t.parquet", "u.parquet", *Y, *P], "column 'p' of u.parquet must hold numbers"),
     "no column in another file": (["score", "t.parquet", "v.parquet", *Y, *P], "v.parquet has no column 'p'"),
-    "a column twice": ([*T, *P], "predictions must be one or several different ones"),
+    "a column twice": ([*T, *P], "predictions must be different ones, got p, p"),
     # arrays
     "unequal lengths": ([*N, "short.npy"], "(4,) in y.npy and (3,) in short.npy"),
     "no such array": ([*N, "q.npy"], "no such file: q.npy"),

@@ -22,11 +22,13 @@ LAYERS = [
     {"grouping", "mergeable"},
     {"accumulator"},
     {"grouped"},
-    {"one_shot", "files.source", "files.outputs", "files.ahead", "compat._streams"},
-    {"files.coding", "files.columns"},
-    {"files.part"},
-    {"files.parquet", "files.text"},
-    {"files.npy", "files.tables", "compat.keras", "compat.tensorflow_v1", "compat.torch"},
+    {"one_shot", "files.source", "files.ahead", "files.names", "files.formats", "files.outputs", "compat._streams"},
+    {"files.coding", "files.columns", "files.members", "files.paths"},
+    {"files.arrays", "files.part"},
+    {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
+    {"files.npz", "files.remote", "files.zarr"},
+    {"files.tables"},
+    {"compat.keras", "compat.tensorflow_v1", "compat.torch"},
     {"files.opening", "files.history", "files.losses_out", "files.results", "compat"},
     {"files.checkpoint"},
     {"files.run"},
@@ -40,8 +42,12 @@ LAYERS = [
 ]
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 READ_VERSION = {"cli", "files", "files.scoring"}
-LATE = {("files.scoring", "files.opening"), ("cli", "files.plot")}  # they load optional packages
-LATE |= {("files.opening", reader) for reader in ("files.npy", "files.tables")}  # where its format comes up
+LATE = {  # what loads optional packages
+    ("files.scoring", "files.opening"),
+    ("files.opening", "files.tables"),
+    ("files.arrays", "files.coding"),
+    ("cli", "files.plot"),
+}
 OPTIONAL = [
     "polars",
     "click",
@@ -50,7 +56,9 @@ OPTIONAL = [
     "sklearn",
     "pandas",
     "pyarrow",
+    "h5py",
     "matplotlib",
+    "zarr",
     "tensorflow",
     "keras",
     "jax",
@@ -116,7 +124,7 @@ def test_imports_go_down_only(module):
 def test_the_walk_over_imports_sees_them_all():
     found = {(module, target) for module in MODULES for target, _, _ in internal_imports(module)}
     assert {("cpu", "_jit"), ("cpu", "blocks"), ("accumulator", "exact"), ("files", "files.scoring")} <= found
-    assert {("files.tables", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
+    assert {("files.opening", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
     assert {("", "losses"), ("", "files"), ("cli", "")} | LATE <= found
 
 

@@ -94,7 +94,7 @@ def test_array_files_give_the_bits_of_their_arrays(npy, shape, order, dtype):
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (6, 5), (1, 5), (6, 1)])
 def test_weights_of_array_files(npy, shape, monkeypatch):
-    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 10)
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 10)
     rng = np.random.default_rng(3)
     labels, predictions, weights = rng.random((6, 5)), rng.random((6, 5)), rng.random(shape)
     if shape == (1,):
@@ -124,15 +124,15 @@ def test_an_exception_in_progress_reaches_the_caller(table):
 
 def test_polars_reads_in_bounded_batches(tmp_path):
     """Polars calls collect_batches unstable: this notices if batches come larger, smaller or in another order."""
-    from streamloss.files import tables
+    from streamloss.files import part, tables
     from streamloss.files.source import Columns, Position
 
-    rows = 3 * tables.ROWS + 17
+    rows = 3 * part.ROWS + 17
     pl.DataFrame({"y": np.arange(rows, dtype=np.float64), "p": np.zeros(rows)}).write_parquet(tmp_path / "t.parquet")
-    table = tables.read(tmp_path / "t.parquet", Columns("y", ("p",)))
+    table = tables.read([str(tmp_path / "t.parquet")], Columns("y", ("p",)))
     batches = list(table.batches(Position()))
     assert sum(len(batch.labels) for batch in batches) == rows
-    assert max(len(batch.labels) for batch in batches) <= 2 * tables.ROWS
+    assert max(len(batch.labels) for batch in batches) <= 2 * part.ROWS
     assert [batch.end.rows for batch in batches][-1] == rows
     assert all(batch.place((3,)) == f"row {int(batch.labels[3])} of {tmp_path / 't.parquet'}" for batch in batches)
 
@@ -152,7 +152,7 @@ def test_names_are_names_and_no_patterns(tmp_path, suffix):
     ("shape", "weights"), [((2, 50), ()), ((1, 30, 3), (1, 30, 1)), ((40, 3), (40,)), ((3, 40), (3,))]
 )
 def test_array_files_of_any_layout_are_read_in_small_parts(npy, shape, weights, order, monkeypatch):
-    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 8)
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 8)
     rng = np.random.default_rng(4)
     labels, predictions = (np.asarray(rng.random(shape), order=order) for _ in range(2))
     weight = rng.random(weights)
@@ -230,10 +230,30 @@ def test_nan_is_named_by_its_prediction(models):
         streamloss.score(path, predictions=["a", "b"], nan="raise", **OPTIONS)
 
 
-@pytest.mark.parametrize("predictions", [[], ["a", "a"]])
-def test_predictions_are_different_ones(models, predictions):
-    with pytest.raises(ValueError, match="predictions must be one or several different ones"):
+@pytest.mark.parametrize(("predictions", "message"), [([], "got none"), (["a", "a"], "different ones, got a, a")])
+def test_predictions_are_different_ones(models, predictions, message):
+    with pytest.raises(ValueError, match=f"predictions must be .*{message}"):
         streamloss.score(models[0], labels="y", predictions=predictions)
+
+
+def test_predictions_in_memory_are_compared_on_the_same_rows():
+    y, a, b = np.zeros((3, 6))
+    a[0], b[1] = np.nan, np.nan
+    b = np.ma.array(b, mask=[False, False, True, False, False, False])
+    found = streamloss.score(labels=y, predictions=[a, b, np.ones(6, np.int8)])
+    assert [(acc.count, acc.skipped_count) for acc in found.values()] == [(3, 2)] * 3
+    assert list(found) == ["predictions[0]", "predictions[1]", "predictions[2]"]
+
+
+def test_losses_need_whole_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 10)
+    y = np.zeros((4, 30))
+    with pytest.raises(ValueError, match=r"losses_out: .*l\.npy needs whole rows"):
+        streamloss.score(labels=y, predictions=y, losses_out=tmp_path / "l.npy")
+    history = streamloss.files.History()
+    assert streamloss.score(labels=y, predictions=y, history=history).count == 120
+    assert history.points[-1].rows == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_running_loss_is_that_of_the_rows_so_far(models):
@@ -273,7 +293,7 @@ def test_single_losses_in_parquet(models, tmp_path, predictions, by):
 @pytest.mark.parametrize("shape", [(100,), (100, 3), (100, 2, 3)])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_single_losses_in_npy(npy, tmp_path, shape, weighted, monkeypatch):
-    monkeypatch.setattr("streamloss.files.npy.ELEMENTS", 60)
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 60)
     rng = np.random.default_rng(6)
     arrays = [rng.standard_normal(shape) for _ in range(3 if weighted else 2)]
     npy(*arrays, losses_out=tmp_path / "losses.npy")

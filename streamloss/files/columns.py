@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
 import polars.selectors as cs
 
+from .names import near
 from .source import Columns
 
 # A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
 NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
+
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
 
 class Column(NamedTuple):
@@ -92,8 +95,7 @@ def _row_by_row(expression: pl.Expr) -> bool:
 
 
 def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, reason: str = "") -> ValueError:
-    near = difflib.get_close_matches(column, schema.names(), n=3)
-    hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    hint = near(column, schema.names())
     within = "" if text == column else f", used in {text!r}"
     has = ", ".join(schema.names())
     return ValueError(f"{name} has no column {column!r} for {role}{within}{hint}{reason}; it has: {has}")
@@ -109,20 +111,41 @@ def check_same(first: list[Column], first_name: str, columns: list[Column], name
             )
 
 
-def selection(columns: list[Column]) -> list[pl.Expr]:
-    """What to select: numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
-    return [
-        (column.expression if column.role == "by" else _as_float(column)).alias(str(i))
-        for i, column in enumerate(columns)
-    ]
+class Selection:
+    """The columns wanted of one file, and the columns that stand in its path instead of in it."""
+
+    def __init__(self, columns: list[Column], constants: Mapping[str, pl.Series]) -> None:
+        self.columns, self._constants = columns, constants
+
+    def of(self, frame: Frame) -> Frame:
+        """Numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
+        constants = [pl.lit(value[0], value.dtype).alias(name) for name, value in self._constants.items()]
+        chosen = [_values(column).alias(str(i)) for i, column in enumerate(self.columns)]
+        return frame.with_columns(constants).select(chosen)
+
+    def again(self, schema: pl.Schema, name: str) -> Selection:
+        """The same columns in another table; TypeError if they are of another kind there."""
+        found = [_find(column.role, column.text, schema, name) for column in self.columns]
+        check_same(self.columns, "chunk 0", found, name)
+        return Selection(found, self._constants)
+
+    @property
+    def roots(self) -> list[str]:
+        """The columns of the file that are needed."""
+        return self._roots(self.columns)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Those from which numbers are computed, whatever their first rows look like."""
+        return self._roots(column for column in self.columns if column.role != "by")
+
+    def _roots(self, columns: Iterable[Column]) -> list[str]:
+        return [r for r in dict.fromkeys(r for column in columns for r in column.roots) if r not in self._constants]
 
 
-def roots(columns: list[Column], *, numbers: bool = False) -> list[str]:
-    """The columns of the file that are needed, or only those from which numbers are computed."""
-    return list(dict.fromkeys(r for column in columns if not (numbers and column.role == "by") for r in column.roots))
-
-
-def _as_float(column: Column) -> pl.Expr:
+def _values(column: Column) -> pl.Expr:
+    if column.role == "by":
+        return column.expression
     return column.expression.cast(pl.Float32 if column.dtype in NARROW else pl.Float64).fill_null(float("nan"))
 
 

@@ -18,11 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .columns import Column, roots, selection
-from .part import ROWS, Piece, readable
+from .columns import Selection
+from .part import ERRORS, ROWS, Piece, local_identity, readable
 
 LARGE = 1 << 26  # bytes of a row group, all columns, decoded: Polars holds several groups at once
 
@@ -32,13 +31,14 @@ class Parquet:
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
-        self.size = path.stat().st_size
+        self.identity = local_identity(path)
+        self.size: int = self.identity["size"]
         if self.size == 0:
             raise ValueError(f"{path} is empty")
         try:
             metadata = pq.read_metadata(path)
             self.schema = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
-        except (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
         self.rows: int | None = metadata.num_rows
         groups = range(metadata.num_row_groups)
@@ -47,26 +47,29 @@ class Parquet:
             self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
         self._large = any(metadata.row_group(group).total_byte_size > LARGE for group in groups)
 
-    def pieces(self, columns: list[Column], row: int, offset: int) -> Iterator[Piece]:
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
         frames = self._through_arrow(columns, row) if self._large else self._through_polars(columns, row)
         try:
             for frame in frames:
                 row += frame.height
                 yield Piece(frame, self.size * row // max(1, self.rows or 0))
-        except (pa.ArrowException, OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
 
-    def _through_polars(self, columns: list[Column], row: int) -> Iterator[pl.DataFrame]:
-        frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row).select(selection(columns))
-        yield from frame.collect_batches(chunk_size=ROWS, engine="streaming")
+    def _through_polars(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)
+        yield from columns.of(frame).collect_batches(chunk_size=ROWS, engine="streaming")
 
-    def _through_arrow(self, columns: list[Column], row: int) -> Iterator[pl.DataFrame]:
+    def _through_arrow(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
         group = max(i for i, start in enumerate(self._starts) if start <= row) if row else 0
         skip = row - self._starts[group]
         with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20) as file:
             groups = list(range(group, len(self._starts) - 1))
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=roots(columns)):
+            for batch in file.iter_batches(ROWS, row_groups=groups, columns=columns.roots):
                 if skip < batch.num_rows:
-                    yield pl.DataFrame(batch.slice(skip)).select(selection(columns))
+                    yield columns.of(pl.DataFrame(batch.slice(skip)))
                 skip = max(0, skip - batch.num_rows)
+
+
+open_part = Parquet

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from functools import reduce
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -106,22 +107,35 @@ class Run:
         return cast(list[Accumulator], list(self.results.found.values()))
 
     def _add(self, batch: Batch) -> None:
+        shape = tuple(batch.labels.shape)
         if self.results.first.nan == "omit" and len(batch.predictions) > 1:
             batch = batch._replace(predictions=on_same_rows(batch.predictions))
-        losses = None if self.losses is None else np.empty((len(batch.predictions), *batch.labels.shape))
-        for start, stop in self._pieces(len(batch.labels) if batch.labels.ndim else 1):
-            piece = batch if batch.labels.ndim == 0 else _cut(batch, start, stop)
+        losses = None
+        if self.losses is not None:
+            if not self._has_whole_rows(batch):
+                raise ValueError(
+                    f"losses_out: {self.losses.path} needs whole rows, and this source is read in parts of rows"
+                )
+            losses = np.empty((len(batch.predictions), *shape))
+        for start, stop in self._pieces(batch):
+            piece = _cut(batch, start, stop)
             self._update(piece, start, None if losses is None else losses[:, start:stop])
             if self.history is not None and self.position.rows + stop >= self.history.due:
                 self.history.add(self.position.rows + stop, self._accumulators)
         if self.losses is not None and losses is not None:
             self.losses.add(losses, batch.by)
 
-    def _pieces(self, rows: int) -> Iterator[tuple[int, int]]:
+    def _has_whole_rows(self, batch: Batch) -> bool:
+        """Whether entries of labels are rows; the rows of large arrays may come in parts, in the order of the file."""
+        return batch.labels.ndim > 0 and batch.end.rows - self.position.rows == len(batch.labels)
+
+    def _pieces(self, batch: Batch) -> Iterator[tuple[int, int]]:
         """Where to cut a batch for the points of the running loss: the sums are exact, and do not notice."""
-        start = 0
+        start, rows = 0, len(batch.labels) if batch.labels.ndim else 1
         while start < rows:
-            stop = rows if self.history is None else min(rows, self.history.due - self.position.rows)
+            stop = rows
+            if self.history is not None and self._has_whole_rows(batch):
+                stop = min(rows, self.history.due - self.position.rows)
             yield start, stop
             start = stop
 
@@ -138,7 +152,7 @@ class Run:
 
 
 def _cut(batch: Batch, start: int, stop: int) -> Batch:
-    rows = len(batch.labels)
+    rows = len(batch.labels) if batch.labels.ndim else 1
     if (start, stop) == (0, rows):
         return batch
     weights = batch.weights
@@ -148,13 +162,20 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
     return batch._replace(labels=batch.labels[start:stop], predictions=predictions, weights=weights)
 
 
-def on_same_rows(predictions: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The predictions, NaN wherever one of them is NaN."""
-    floats = [prediction for prediction in predictions if prediction.dtype.kind == "f"]
-    omitted = np.logical_or.reduce([np.isnan(prediction) for prediction in floats]) if floats else np.False_
-    if not omitted.any():
-        return predictions
-    return tuple(np.where(omitted, np.nan, prediction) for prediction in predictions)
+def on_same_rows(predictions: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The predictions, NaN wherever one of them is NaN, and masked wherever one of them is."""
+    values = [np.ma.getdata(prediction) for prediction in predictions]
+    omitted = reduce(np.logical_or, map(_is_nan, values))
+    masked = reduce(np.logical_or, map(np.ma.getmask, predictions))
+    if omitted.any():
+        predictions = tuple(np.where(omitted, np.nan, value) for value in values)
+    return tuple(np.ma.array(p, mask=masked) for p in predictions) if masked.any() else predictions
+
+
+def _is_nan(values: Array) -> Array | np.bool_:
+    if values.dtype.kind in "biu":
+        return np.False_
+    return np.isnan(values if values.dtype.kind == "f" else values.astype(np.float32))  # bfloat16
 
 
 def _check_written(path: Path) -> None:

@@ -21,7 +21,7 @@ from .run import Run
 from .source import Source
 
 PathLike: TypeAlias = str | os.PathLike[str]
-Several: TypeAlias = list[str] | tuple[str, ...]
+Several: TypeAlias = list[Any] | tuple[Any, ...]
 
 
 class Progress(NamedTuple):
@@ -55,7 +55,7 @@ def score(
 ) -> dict[str, Accumulator]: ...
 @overload
 def score(
-    source: Any = None, *, labels: Any, predictions: Several, by: str | Several, **options: Unpack[Options]
+    source: Any = None, *, labels: Any, predictions: Several, by: Any, **options: Unpack[Options]
 ) -> dict[str, GroupedAccumulator]: ...
 @overload
 def score(
@@ -63,7 +63,7 @@ def score(
 ) -> Accumulator: ...
 @overload
 def score(
-    source: Any = None, *, labels: Any, predictions: Any, by: str | Several, **options: Unpack[Options]
+    source: Any = None, *, labels: Any, predictions: Any, by: Any, **options: Unpack[Options]
 ) -> GroupedAccumulator: ...
 
 
@@ -73,7 +73,7 @@ def score(
     labels: Any,
     predictions: Any,
     weights: Any = None,
-    by: str | Several | None = None,
+    by: Any = None,
     loss: str | Loss | Formula = "squared_error",
     reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
     nan: NanPolicy = "omit",
@@ -88,16 +88,16 @@ def score(
 
     Parameters
     ----------
-    source : path, list of paths or table, optional
-        Parquet, CSV and other tables, by their endings; nulls count as NaN. Without it, the next three are paths of
-        array files, which are memory-mapped.
-    labels, weights : str or path
-        The columns, numeric or boolean; or the array files, of shapes as for `Accumulator.update`.
-    predictions : str, path, or list of str
+    source : path, list of paths, table or iterable of chunks, optional
+        Files, folders, patterns or URLs of tables: Parquet, CSV, NDJSON or Arrow; nulls count as NaN. Or a table in
+        memory, or chunks of one. Without it, the next ones are arrays, or paths of arrays.
+    labels, weights : str, path or array_like
+        The columns, numeric or boolean, or expressions of them, or the arrays, of shapes as for `Accumulator.update`.
+    predictions : str, path or array_like, or list of them
         Likewise. Several are scored in the same pass; with nan="omit" a row where any of them is NaN is left out of
         all, so that they are compared on the same rows.
-    by : str or list of str, optional
-        Columns whose values are the keys of groups.
+    by : str, path or array_like, or list of them, optional
+        The columns or arrays whose values are the keys of groups.
     loss, reduction
         As for `Accumulator`.
     nan : {"omit", "propagate", "raise"}, default "omit"
@@ -140,19 +140,20 @@ def score(
     Accumulator(squared_error, n=327_346, skipped=9_430, sum_by_nonzero_weights=357.6053472472552)
 
     """
-    several = isinstance(predictions, (list, tuple)) and all(isinstance(name, str) for name in predictions)
+    several = isinstance(predictions, (list, tuple))
     wanted = tuple(predictions) if several else (predictions,)
-    keys = () if by is None else (by,) if isinstance(by, str) else tuple(by)
-    if not wanted or (several and len(set(wanted)) < len(wanted)):
-        raise ValueError(f"predictions must be one or several different ones, got {wanted}")
+    keys = () if by is None else tuple(by) if isinstance(by, (list, tuple)) else (by,)
     if history is not None and keys:
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     make = GroupedAccumulator if keys else Accumulator
-    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]
+    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # refuses what it does not know
     losses_path = None if losses_out is None else outputs.check(losses_out)
     checkpoint_path = None if checkpoint is None else outputs.check(checkpoint)
     opened = _open(source, labels, wanted, weights, keys)
-    run = Run(opened, Results(dict(zip(opened.columns.predictions, made, strict=True)), keys), history)
+    names = opened.columns.predictions
+    if len(set(names)) < len(names):
+        raise ValueError(f"predictions must be different ones, got {', '.join(names)}")
+    run = Run(opened, Results(dict(zip(names, made, strict=True)), opened.columns.by), history)
     if losses_path is not None:
         run.losses = open_writer(losses_path, opened.columns)
     if checkpoint_path is not None:

@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
 from . import columns as columns_of
+from . import frames
 from .ahead import ahead
 from .coding import Coder
-from .columns import Column
-from .parquet import Parquet
-from .part import ROWS, Part
+from .columns import Selection
+from .formats import TABLES, ending, opener
+from .part import Part
+from .paths import File, find, is_url
+from .remote import Remote
 from .source import Batch, Columns, Position
-from .text import Text
 
-__all__ = ["ROWS", "Table", "read"]
 
-FORMATS: Mapping[str, Any] = {
-    ".parquet": Parquet,
-    ".pq": Parquet,
-    ".csv": Text,
-    ".tsv": Text,
-    ".csv.gz": Text,
-    ".csv.zst": Text,
-    ".tsv.gz": Text,
-    ".tsv.zst": Text,
-    ".ndjson": Text,
-    ".jsonl": Text,
-    ".ndjson.gz": Text,
-    ".ndjson.zst": Text,
-    ".jsonl.gz": Text,
-    ".jsonl.zst": Text,
-}
+class Opened(NamedTuple):
+    """A file and what is read of it."""
+
+    part: Part
+    selection: Selection
 
 
 class Table:
     """Columns of files."""
 
-    def __init__(self, columns: Columns, parts: Sequence[Part]) -> None:
-        self.columns, self.parts = columns, parts
-        self.found = [columns_of.find(columns, part.schema, part.name) for part in parts]
-        for part, found in zip(parts, self.found, strict=True):
-            columns_of.check_same(self.found[0], parts[0].name, found, part.name)
-        counts = [part.rows for part in parts]
+    def __init__(self, columns: Columns, files: Sequence[Opened]) -> None:
+        self.columns, self._files = columns, files
+        counts = [part.rows for part, _ in files]
         self.rows: int | None = None if None in counts else sum(count or 0 for count in counts)
-        self.bytes: int | None = sum(part.size for part in parts)
+        self.bytes: int | None = sum(part.size for part, _ in files)
         self.identity: Mapping[str, Any] | None = {
-            "files": [_identity(part, found) for part, found in zip(parts, self.found, strict=True)]
+            "files": [{**part.identity, "columns": columns_of.dtypes(chosen.columns)} for part, chosen in files]
         }
 
     def batches(self, start: Position) -> Iterator[Batch]:
@@ -60,21 +49,20 @@ class Table:
     def _batches(self, start: Position) -> Iterator[Batch]:
         coders = [Coder() for _ in self.columns.by]
         rows = start.rows
-        for i in range(start.file, len(self.parts)):
-            part, row, offset = self.parts[i], 0, 0
-            if i == start.file:
-                row, offset = start.row, start.offset
-            before = sum(part.size for part in self.parts[:i])
+        before = sum(part.size for part, _ in self._files[: start.file])
+        row, offset = start.row, start.offset
+        for i, (part, selection) in enumerate(self._files[start.file :], start.file):
             held: Batch | None = None  # until it is known whether it ends the file
-            for piece in part.pieces(self.found[i], row, offset):
-                place = partial(_place, part.name, row)
-                row, rows = row + piece.frame.height, rows + piece.frame.height
+            for piece in part.pieces(selection, row, offset):
                 if held is not None:
                     yield held
+                place = partial(_place, part.name, row)
+                row, rows = row + piece.frame.height, rows + piece.frame.height
                 end = Position(i, row, rows, before + piece.bytes, piece.offset)
                 held = self._batch(piece.frame, coders, end, place)
+            before, row, offset = before + part.size, 0, 0
             if held is not None:
-                yield held._replace(end=Position(i + 1, 0, rows, before + part.size))
+                yield held._replace(end=Position(i + 1, 0, rows, before))
 
     def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any) -> Batch:
         series = iter(frame.iter_columns())
@@ -85,28 +73,58 @@ class Table:
         return Batch(labels, predictions, weights, keys, end, place)
 
 
-def read(paths: Path | Sequence[Path], columns: Columns) -> Table:
-    """The columns of one or several files, checked."""
-    return Table(columns, [_open(path) for path in ([paths] if isinstance(paths, Path) else paths)])
+def read(names: Sequence[str], columns: Columns) -> Table:
+    """The columns of files, directories, patterns or URLs, checked."""
+    files = find(names)
+    types = _key_types(files)
+    opened: list[Opened] = []
+    for file in files:
+        part = _open(file.path)
+        constants = {name: pl.Series([value]).cast(types[name]) for name, value in file.keys.items()}
+        schema = pl.Schema({**part.schema, **types})
+        found = columns_of.find(columns, schema, part.name)
+        if opened:
+            columns_of.check_same(opened[0].selection.columns, opened[0].part.name, found, part.name)
+        opened.append(Opened(part, Selection(found, constants)))
+    return Table(columns, opened)
 
 
-def _open(path: Path) -> Part:
-    name = path.name.lower()
-    for ending, reader in FORMATS.items():
-        if name.endswith(ending):
-            return reader(path)
-    raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
+def of_frame(frame: Any, columns: Columns) -> Table:
+    """The columns of a table in memory, checked."""
+    return _of_part(frames.open_frame(frame), columns)
 
 
-def _identity(part: Part, found: list[Column]) -> Mapping[str, Any]:
-    path = Path(part.name)
-    status = path.stat()
-    return {
-        "path": str(path.resolve()),
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "columns": columns_of.dtypes(found),
-    }
+def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
+    """The columns of tables that a program makes one after the other."""
+    return _of_part(frames.Frames(frames.open_frame(first), others), columns)
+
+
+def _of_part(part: Part, columns: Columns) -> Table:
+    table = Table(columns, [Opened(part, Selection(columns_of.find(columns, part.schema, part.name), {}))])
+    table.bytes = table.identity = None
+    return table
+
+
+def _open(path: str) -> Part:
+    if is_url(path):
+        return Remote(path)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
+    part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
+    return part
+
+
+def _key_types(files: Iterable[File]) -> dict[str, Any]:
+    """A key of directories is a whole number if it is one in all of them, and otherwise text."""
+    values: dict[str, list[str]] = {}
+    for file in files:
+        for name, value in file.keys.items():
+            values.setdefault(name, []).extend([] if value is None else [value])
+    return {name: pl.Int64() if each and all(map(_is_whole, each)) else pl.String() for name, each in values.items()}
+
+
+def _is_whole(value: str) -> bool:
+    return value.isascii() and value.lstrip("-").isdigit() and len(value) < 19
 
 
 def _place(name: str, first: int, index: tuple[int, ...]) -> str:

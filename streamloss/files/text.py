@@ -15,8 +15,8 @@ from typing import IO, Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from .columns import Column, roots, selection
-from .part import Piece, readable
+from .columns import Selection
+from .part import ERRORS, Piece, local_identity, readable
 
 BLOCK = 1 << 23  # bytes
 LONGEST = 1 << 28  # bytes of a record: what is longer is no text of this kind
@@ -24,12 +24,10 @@ AT_ONCE = 2  # blocks parsed side by side, each with all of Polars' threads
 SAMPLE = 1 << 21  # bytes at the beginning that tell the types
 INFERRED = 10_000  # rows of them
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-SEPARATORS = {".csv": ",", ".tsv": "\t"}  # what is neither is NDJSON
+SEPARATORS = {"csv": ",", "tsv": "\t"}  # what is neither is NDJSON
 
 # What writers of CSV put for a missing number, and NaN as C prints it.
 MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
-
-Errors = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 class Block(NamedTuple):
@@ -45,28 +43,29 @@ class Text:
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
-        self.size = path.stat().st_size
+        self.identity = local_identity(path)
+        self.size: int = self.identity["size"]
         self.rows: int | None = None
         suffixes = [suffix.lower() for suffix in path.suffixes]
         self._compression = COMPRESSION.get(suffixes[-1])
         kind = suffixes[-2] if self._compression else suffixes[-1]
-        self._separator = SEPARATORS.get(kind)
+        self._separator = SEPARATORS.get(kind[1:])
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None:
             raise ValueError(f"{path} is empty")
         try:
             self.schema = self._infer(sample.data)
-        except Errors as error:
+        except ERRORS as error:
             raise readable(self.name, error) from error
 
-    def pieces(self, columns: list[Column], row: int, offset: int) -> Iterator[Piece]:
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The records from an offset on."""
-        select, numbers = selection(columns), set(roots(columns, numbers=True))
+        numbers = columns.numbers
         schema = {name: self._dtype(name, dtype, numbers) for name, dtype in self.schema.items()}
         header = offset == 0 and self._separator is not None
 
         def parse(block: Block, header: bool) -> pl.DataFrame:
-            return self._scan(block.data, schema, header).select(select).collect(engine="streaming")
+            return columns.of(self._scan(block.data, schema, header)).collect(engine="streaming")
 
         pending: deque[tuple[Block, bool, Future[pl.DataFrame]]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "streamloss-parse") as pool:
@@ -81,7 +80,7 @@ class Text:
     def _piece(self, block: Block, header: bool, frame: Future[pl.DataFrame], parse: Any) -> Piece:
         try:
             return Piece(frame.result(), block.bytes, block.offset)
-        except Errors as error:
+        except ERRORS as error:
             raise self._blame(block, header, parse, error) from error
 
     # ------------------------------------------------------------------------------------------- bytes
@@ -94,7 +93,7 @@ class Text:
             while True:
                 try:
                     data = stream.read(size)
-                except (pa.ArrowException, OSError, EOFError) as error:
+                except (*ERRORS, OSError) as error:
                     raise readable(self.name, error) from error
                 rest += data
                 end = self._end(rest) if data else len(rest)
@@ -153,7 +152,7 @@ class Text:
         # Polars calls a column of which nothing was seen a column of text.
         return pl.Schema({n: pl.Null() if none else t for (n, t), none in zip(schema.items(), unseen, strict=True)})
 
-    def _dtype(self, name: str, dtype: Any, numbers: set[str]) -> Any:
+    def _dtype(self, name: str, dtype: Any, numbers: list[str]) -> Any:
         if name in numbers and dtype != pl.Boolean:
             return pl.Float64()  # whole numbers at the beginning say nothing about what follows
         return pl.String() if dtype == pl.Null else dtype
@@ -173,7 +172,7 @@ class Text:
             try:
                 parse(Block(data[:half], 0, 0), header)
                 data, offset, header = data[half:], offset + half, False
-            except Errors as found:
+            except ERRORS as found:
                 data, error = data[:half], found
         return readable(f"line {self._line(offset)} of {self.name}", error)
 
@@ -182,3 +181,6 @@ class Text:
         while end and self._separator and data.count(b'"', 0, end) % 2:
             end = data.find(b"\n", end) + 1
         return end or len(data)
+
+
+open_part = Text
