@@ -27,6 +27,7 @@ from .exact import (
     COUNT,
     DIGIT_BITS,
     DIGIT_MASK,
+    DIGIT_SHIFT,
     EXPONENT_BIAS,
     EXPONENT_MASK,
     FIRST_DIGIT,
@@ -43,7 +44,7 @@ from .operands import TILE, block, is_shared, item, read_ahead, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
-MOST_CUTS = 4  # by the careful path, before it adds what is left one by one, which takes as long as ten
+FARTHEST = 10 * CUT  # bits between terms that are still cut; adding them one by one takes as long as ten cuts
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 HIGHEST_WINDOW = 1020  # above it the constant M overflows
@@ -51,11 +52,13 @@ LOWEST_WINDOW = SMALLEST_EXPONENT + 2 * CUT  # below it the second unit is small
 UNKNOWN = -2000  # no window that the quick path could use
 
 WITHOUT_SIGN = 0x7FFF_FFFF_FFFF_FFFF
-INFINITY_BITS = EXPONENT_MASK << FRACTION_BITS
+LARGEST_SUBNORMAL = (1 << FRACTION_BITS) - 1
 HUGE_BITS = (HIGHEST_WINDOW + EXPONENT_BIAS) << FRACTION_BITS
 
 # Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
 I64 = cast(Callable[[int], int], np.int64)
+# A signed index is looked at for its sign, which costs more than the addition at that index.
+U64 = cast(Callable[[int], int], np.uint64)
 
 
 # --------------------------------------------------------------------------------------------------- quick path
@@ -112,7 +115,7 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         rest = term - (u - high)
         v = rest + low
         low_sum += bits(v)
-        left |= bits(rest - (v - low))
+        left |= bits(rest - (v - low)) & WITHOUT_SIGN
         if omit is not None:
             probe = (prediction - label) + float64(item(weights, i))
             left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
@@ -127,7 +130,7 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
                 v = rest + weight_low
                 weight_low_sum += bits(v)
                 rest -= v - weight_low
-            left |= bits(rest)
+            left |= bits(rest) & WITHOUT_SIGN
             nonzero += weight != 0.0
     return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left, kept, nonzero
 
@@ -200,36 +203,73 @@ def exceeding(top: int) -> int:
 
 
 @_jit.routine
-def largest(values: Any) -> int:
-    """The bits of the largest magnitude; NaN counts as larger than infinity."""
+def extremes(values: Any) -> tuple[int, int]:
+    """The bits of the largest and of the smallest magnitude that is not 0; NaN counts as larger than infinity.
+
+    Both are 0 if all numbers are.
+    """
     _jit.not_inlined()
     _jit.wide_vectors()
     top = 0
+    beneath = WITHOUT_SIGN  # by one bit less than the smallest; one less than zero is the largest of all
     for i in range(values.size):
-        top = max(top, bits(values[i]) & WITHOUT_SIGN)
-    return top
+        magnitude = bits(values[i]) & WITHOUT_SIGN
+        top = max(top, magnitude)
+        beneath = min(beneath, (magnitude - 1) & WITHOUT_SIGN)
+    return top, (beneath + 1) & WITHOUT_SIGN
+
+
+@_jit.routine
+def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
+    """For each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
+    _jit.not_inlined()
+    _jit.wide_vectors()
+    for i in range(values.size):
+        pattern = bits(values[i])
+        exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
+        normal = I64(exponent != 0)
+        fraction = (pattern & ((1 << FRACTION_BITS) - 1)) | (normal << FRACTION_BITS)
+        place = exponent - normal + (SMALLEST_EXPONENT - LOW)
+        shift = place & (DIGIT_BITS - 1)
+        sign = pattern >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
+        digits[i] = FIRST_DIGIT + (place >> DIGIT_SHIFT)
+        lower[i] = (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
+        upper[i] = ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
 
 
 @_jit.routine
 def add_one_by_one(values: Any, total: Any) -> None:
     """Add finite numbers to a sum, each to the two digits that its bits lie in."""
     _jit.not_inlined()
-    for start in range(0, values.size, CARRY_AFTER):
-        for i in range(start, min(start + CARRY_AFTER, values.size)):
-            pattern = bits(values[i])
-            exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
-            fraction = pattern & ((1 << FRACTION_BITS) - 1)
-            if exponent == 0:
-                exponent = 1
-            else:
-                fraction |= 1 << FRACTION_BITS
-            place = exponent + (SMALLEST_EXPONENT - 1 - LOW)
-            shift = place & (DIGIT_BITS - 1)
-            digit = FIRST_DIGIT + place // DIGIT_BITS
-            sign = pattern >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
-            total[digit] += (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
-            total[digit + 1] += ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
-        carry(total)
+    lower, upper, digits = np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64)
+    for start in range(0, values.size, TILE):
+        stop = min(start + TILE, values.size)
+        split(values[start:stop], lower, upper, digits)
+        for i in range(stop - start):
+            digit = digits[i]
+            total[U64(digit)] += lower[i]
+            total[U64(digit + 1)] += upper[i]
+        if stop % CARRY_AFTER == 0:
+            carry(total)
+    carry(total)
+
+
+@_jit.routine
+def take_subnormals(values: Any, total: Any) -> None:
+    """Add the subnormal numbers to a sum and put zeros in their place: arithmetic with them is slow on many CPUs."""
+    _jit.not_inlined()
+    _jit.wide_vectors()
+    lower = upper = 0
+    for i in range(values.size):
+        pattern = bits(values[i])
+        is_small = pattern & WITHOUT_SIGN <= LARGEST_SUBNORMAL
+        sign = pattern >> 63
+        amount = ((pattern & LARGEST_SUBNORMAL) ^ sign) - sign if is_small else 0
+        lower += amount & DIGIT_MASK
+        upper += amount >> DIGIT_BITS
+        values[i] = 0.0 if is_small else values[i]
+    deposit(total, lower, I64(SMALLEST_EXPONENT))
+    deposit(total, upper, I64(SMALLEST_EXPONENT + DIGIT_BITS))
 
 
 @_jit.routine
@@ -241,20 +281,24 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
     _jit.not_inlined()
     _jit.wide_vectors()
     easy = True
-    top = largest(values)
+    top, bottom = extremes(values)
     if top >= HUGE_BITS:
         easy = False
         for i in range(values.size):
             if bits(values[i]) & WITHOUT_SIGN >= HUGE_BITS:
                 deposit_float(total, values[i], I64(1))
                 values[i] = 0.0
-        top = largest(values)
+        top, bottom = extremes(values)
+    if 0 < bottom <= LARGEST_SUBNORMAL:
+        easy = False
+        take_subnormals(values, total)
+        top, bottom = extremes(values)
     if top == 0:  # any window will do for zeros
         return (I64(0) if window == UNKNOWN else window) if easy else UNKNOWN
     window = min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
     unit = window - CUT
     cuts = 0
-    while top != 0 and cuts < MOST_CUTS:
+    while top != 0 and (cuts < 2 or exceeding(top) - exceeding(bottom) < FARTHEST):
         constant = magic(unit)
         amount = 0
         top = 0

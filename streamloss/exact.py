@@ -32,6 +32,7 @@ Words: TypeAlias = npt.NDArray[np.int64]
 
 # ---------------------------------------------------------------------------------------------- the sum
 DIGIT_BITS = 32
+DIGIT_SHIFT = 5  # DIGIT_BITS is 2**5
 DIGIT_MASK = (1 << DIGIT_BITS) - 1
 DIGITS = 68  # 68 * 32 = 2176 bits, from 2**-1088 to 2**1088
 LOW = -34 * DIGIT_BITS  # the exponent of the lowest digit's last bit: -1088, below -1074

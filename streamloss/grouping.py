@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numba import float64
@@ -16,7 +16,7 @@ from numba.core import types
 
 from . import _jit, _threads
 from ._jit import bits
-from .blocks import prepare
+from .blocks import U64, prepare
 from .chunks import Chunk
 from .cpu import SERIAL
 from .entries import FLOATS, WORDS, entries
@@ -25,6 +25,7 @@ from .exact import (
     COUNTS,
     DIGIT_BITS,
     DIGIT_MASK,
+    DIGIT_SHIFT,
     EXPONENT_MASK,
     FIRST_DIGIT,
     FRACTION_BITS,
@@ -51,15 +52,12 @@ from .operands import BLOCK, block, is_shared, item, scratch
 from .squares import exact_product
 
 STATES = types.Array(types.int64, 2, "C")
-DIGIT_SHIFT = 5  # DIGIT_BITS is 2**5
 MOST_TIMES = 1 << 30  # that deposit_float takes at once
 CARRY_AFTER = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
 SHARED_WORDS = 1 << 20  # of states; threads add to states of their own, as long as those fit in the cache
 
 
-# States are addressed as one array, by unsigned numbers: a view of a row would count its references, atomically, for
-# every element, and a signed index would be looked at for its sign. Together they took four times as long.
-U64 = cast(Callable[[int], int], np.uint64)
+# States are addressed as one array: a view of a row would count its references, atomically, for every element.
 
 
 @_jit.scalar

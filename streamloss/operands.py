@@ -93,6 +93,12 @@ def _item(operand: Any, i: Any) -> Any:
     return lambda operand, i: operand
 
 
+@_jit.scalar
+def past_line(values: Any, i: int) -> int:
+    """How many elements before element i the cache line that it lies in begins."""
+    return (values.ctypes.data // values.itemsize + i) % (CACHE_LINE // values.itemsize)
+
+
 def read_ahead(operand: Any, start: int) -> None:
     """Ask for the memory that will be read soon after element `start` of a block; what is not there does no harm."""
 
@@ -107,18 +113,21 @@ def _read_ahead(operand: Any, start: Any) -> Any:
     return ask if isinstance(operand, types.Array) else lambda operand, start: None
 
 
-@_jit.scalar
+@_jit.routine
 def spread(run: Any, start: int, room: Any) -> Any:
     """Write out a block of a run."""
+    _jit.not_inlined()
     entries, repeat, period = run
     entry = (start // repeat) % period
-    left = repeat - start % repeat
+    stop = repeat - start % repeat
     i = 0
     while i < room.size:
-        stop = min(i + left, room.size)
-        room[i:stop] = entries[entry]
-        i = stop
-        left = repeat
+        stop = min(stop, room.size)
+        value = entries[np.uint64(entry)]  # a signed index would be looked at for its sign
+        while i < stop:
+            room[np.uint64(i)] = value
+            i += 1
+        stop += repeat
         entry += 1
         if entry == period:
             entry = 0
