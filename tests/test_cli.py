@@ -337,7 +337,7 @@ def test_ctrl_c_is_quiet_from_the_beginning(flights_path, seconds):
         time.sleep(seconds - 0.15)
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate()
-    assert errors == b""
+    assert errors.strip() == b""  # click ends the line that a terminal shows ^C in
     assert child.returncode in (130, 0)
     assert child.returncode == 130 or seconds > 0.5
 
@@ -381,16 +381,16 @@ def test_a_full_output_is_one_line(flights_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder of 256 KiB; or, without the right to mount one, any folder and a limit to the size of files."""
+    """A folder of 32 KiB; or, without the right to mount one, any folder and a limit to the size of files."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = (
         shutil.which("mount")
         and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", folder], capture_output=True, check=False
         ).returncode
     )
-    limit = lambda: None if mounted else resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18, 1 << 18))  # noqa: E731
+    limit = lambda: None if mounted else resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))  # noqa: E731
     yield folder, limit
     if mounted:
         subprocess.run(["umount", folder], check=True)

@@ -6,17 +6,21 @@ disk by then, and what came after it is cut off when the run goes on: the file h
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..keys import Coded
 from . import outputs
 from .source import Array, Columns
+
+T = TypeVar("T")
 
 
 class Writer(Protocol):
@@ -55,6 +59,17 @@ def open_writer(path: Path, columns: Columns) -> Writer:
     raise ValueError(f"losses_out: unknown kind of file {path.suffix!r}, expected .parquet or .npy")
 
 
+def _named(method: Callable[..., T]) -> Callable[..., T]:
+    """The method, whose errors say which file could not be written."""
+
+    @functools.wraps(method)
+    def call(self: Writer, *arguments: Any) -> T:
+        with outputs.naming(self.path):
+            return method(self, *arguments)
+
+    return call
+
+
 class NpyWriter:
     """float64, a row for each row of the source; a column for each prediction if there are several."""
 
@@ -65,6 +80,7 @@ class NpyWriter:
         self.rows = 0
         self.inner: tuple[int, ...] = ()  # the shape of the losses of a row
 
+    @_named
     def begin(self, kept: Any) -> None:
         """The header comes last: its room is left free."""
         if kept is None:
@@ -78,6 +94,7 @@ class NpyWriter:
             raise ValueError(f"{self.part} is gone or cut short: the checkpoint counts on its {self.rows} losses")
         os.truncate(self.part, size)
 
+    @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
         """Rows, one after the other."""
         rows = losses[0] if self.predictions == 1 else np.moveaxis(losses, 0, -1)
@@ -88,11 +105,13 @@ class NpyWriter:
             file.write(np.ascontiguousarray(rows, "<f8").data)
         self.rows += len(rows)
 
+    @_named
     def keep(self) -> Any:
         """How many rows there are."""
         outputs.sync(self.part)
         return {"rows": self.rows, "inner": list(self.inner)}
 
+    @_named
     def finish(self) -> None:
         """Write the header and put the file in place."""
         header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {(self.rows, *self.inner)!r}, }}"
@@ -119,6 +138,7 @@ class ParquetWriter:
         self.parts = self.rows = 0
         self.waiting: list[Any] = []
 
+    @_named
     def begin(self, kept: Any) -> None:
         """Keep whole parts only."""
         self.parts, self.rows = (0, 0) if kept is None else (kept["parts"], kept["rows"])
@@ -131,6 +151,7 @@ class ParquetWriter:
         for path in set(self.folder.iterdir()) - {self._part(part) for part in range(self.parts)}:
             path.unlink()
 
+    @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
         """Rows, that wait until they are enough for a part."""
         import polars as pl
@@ -151,16 +172,20 @@ class ParquetWriter:
 
         if self.waiting:
             path = self._part(self.parts)
-            pl.concat(self.waiting, how="vertical_relaxed").write_parquet(path, compression="lz4")
+            frame = pl.concat(self.waiting, how="vertical_relaxed")
+            with _polars_writes(self.path):
+                frame.write_parquet(path, compression="lz4")
             outputs.sync(path)
             self.parts, self.waiting = self.parts + 1, []
 
+    @_named
     def keep(self) -> Any:
         """How many parts there are."""
         self._flush()
         outputs.sync(self.folder)
         return {"parts": self.parts, "rows": self.rows}
 
+    @_named
     def finish(self) -> None:
         """Stream the parts into one file and put it in place."""
         import polars as pl
@@ -168,13 +193,24 @@ class ParquetWriter:
         self._flush()
         whole = self.folder / "whole"
         parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
-        # Files may hold a key as integers of different widths.
-        pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
+        with _polars_writes(self.path):  # files may hold a key as integers of different widths
+            pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
         outputs.place(whole, self.path)
 
     def discard(self) -> None:
         """Remove the parts."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def _polars_writes(path: Path) -> Iterator[None]:
+    """Polars has errors of its own for a disk that is full."""
+    import polars as pl
+
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise OSError(f"cannot write {path}: {' '.join(str(error).split())}") from error
 
 
 def _series(column: Any) -> Any:
