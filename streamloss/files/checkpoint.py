@@ -73,10 +73,15 @@ class Checkpoint:
         if not self.path.exists():
             return None
         kind, header, _ = read(self.path, stored.unpack)
-        changes = [*differences(header.get("run"), self.run)] if kind == KIND else []
+        changes = self._changes(header.get("run", {})) if kind == KIND else []
         if changes:
             raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:SHOWN])}")
         return read(self.path, lambda data: Kept.from_bytes(data, None if loss.is_builtin else loss))
+
+    def _changes(self, run: dict[str, Any]) -> list[str]:
+        """What was asked for and is not now; and only if it is the same, what has changed in what is read."""
+        asked = [{name: value for name, value in each.items() if name != "source"} for each in (run, self.run)]
+        return [*differences(*asked)] or [*differences(run.get("source"), self.run["source"])]
 
     @property
     def is_due(self) -> bool:
