@@ -80,8 +80,8 @@ class Checkpoint:
 
     def _changes(self, run: dict[str, Any]) -> list[str]:
         """What was asked for and is not now; and only if it is the same, what has changed in what is read."""
-        asked = [{name: value for name, value in each.items() if name != "source"} for each in (run, self.run)]
-        return [*differences(*asked)] or [*differences(run.get("source"), self.run["source"])]
+        was, now = ({name: value for name, value in each.items() if name != "source"} for each in (run, self.run))
+        return [*differences(was, now)] or [*differences(run.get("source"), self.run["source"])]
 
     @property
     def is_due(self) -> bool:
