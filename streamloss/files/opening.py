@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Arrays, Named
+from .arrays import Arrays, Named, Operands
 from .formats import ARRAYS, CONTAINERS, MEMBER, ending, opener, unknown
 from .iterables import Chunks
 from .source import Columns, Source
@@ -111,7 +111,7 @@ def _arrays(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence[
     columns = Columns(
         names[0], tuple(names[1:]), None if weight is None else weight.name, tuple(key.name for key in keys)
     )
-    return Arrays(named[0], named[1:], weight, keys, columns)
+    return Arrays(Operands(named[0], named[1:], weight, keys), columns)
 
 
 def _named(role: str, value: Any) -> Named:
