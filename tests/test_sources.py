@@ -51,7 +51,7 @@ def score(source, start=START, nan="omit"):
 def as_text(keys):
     if isinstance(keys, Coded):
         return [None if code < 0 else keys.values[code] for code in keys.codes]
-    return [None if key is None else str(key) for key in np.ma.asarray(keys).astype(object).filled(None)]
+    return [None if key is None else str(key) for key in np.ma.asarray(keys).tolist()]
 
 
 def labels(source, start=START):
@@ -483,7 +483,7 @@ WRONG = {
     "no such file in a list": (table(["t.parquet", "missing.parquet"]), GONE, "no such file: missing.parquet"),
     "no match": (table("missing-*.parquet"), GONE, "no file matches missing-*.parquet"),
     "no data": (table("none"), ValueError, "none is a directory without data files; expected .parquet, "),
-    "several formats": (table("both"), ValueError, "both holds files of several formats, parquet, text"),
+    "several formats": (table("both"), ValueError, "both is a directory of several formats, parquet, text"),
     "twice": (table(["t.parquet", "./t.parquet"]), ValueError, "./t.parquet is given twice"),
     "partitions": (table("hive"), ValueError, "hive/k=1/a.parquet lies under the partition keys ['k'], but hive/j=1/"),
     "unknown kind": (table("t.xlsx"), ValueError, "t.xlsx: unknown kind of file '.xlsx', expected one of .parquet, "),
@@ -645,7 +645,7 @@ WRONG = {
         "must have the same shape, got (4,) in t.z",
     ),
     "a table as an array": (files("t.csv"), ValueError, "t.csv: unknown kind of file '.csv', expected one of .npy, "),
-    "a directory as an array": (files("none"), ValueError, "none: unknown kind of file"),
+    "a directory as an array": (files("none"), IsADirectoryError, "none is a directory, expected a file"),
 }
 
 

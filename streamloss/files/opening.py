@@ -133,10 +133,10 @@ def _opened(text: str) -> Named:
     if not os.path.lexists(path):
         raise FileNotFoundError(f"no such file: {path}")
     which = ending(path, ARRAYS) or (".zarr" if _is_zarr(path) else None)
-    if which is None:
-        raise unknown(path, ARRAYS)
     if os.path.isdir(path) and which != ".zarr":
         raise IsADirectoryError(f"{path} is a directory, expected a file")
+    if which is None:
+        raise unknown(path, ARRAYS)
     array = opener(ARRAYS, which).open_array(Path(path), member)
     status = os.stat(path)
     identity = {

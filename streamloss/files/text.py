@@ -155,7 +155,7 @@ class Text:
         seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
         types = self._scan(sample.data, None).collect_schema()
         # Polars calls a column of which nothing was seen a column of text.
-        return pl.Schema({name: pl.Null() if seen[name].is_null().all() else types[name] for name in names})
+        return pl.Schema({name: pl.Null() if seen[name].null_count() == seen.height else types[name] for name in names})
 
     def _checked(self, sample: Block, parse: Parse) -> pl.DataFrame:
         try:
