@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,58 +38,82 @@ class Streamed:
         """The same array, at its beginning."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """Let go of the file."""
+        raise NotImplementedError
+
+
+class Operands(NamedTuple):
+    """What a loss is computed from."""
+
+    labels: Named
+    predictions: Sequence[Named]
+    weights: Named | None
+    by: Sequence[Named]
+
+    @property
+    def all(self) -> list[Named]:
+        """Every one of them."""
+        return [self.labels, *self.predictions, *([] if self.weights is None else [self.weights]), *self.by]
+
+    def each(self, change: Callable[[Named], Named]) -> Operands:
+        """The same with every one of them changed."""
+        weights = None if self.weights is None else change(self.weights)
+        return Operands(change(self.labels), [*map(change, self.predictions)], weights, [*map(change, self.by)])
+
 
 class Arrays:
     """Labels, predictions and weights, read in boxes of bounded size."""
 
-    def __init__(
-        self, labels: Named, predictions: Sequence[Named], weights: Named | None, by: Sequence[Named], columns: Columns
-    ) -> None:
-        self.columns = columns
-        self._labels, self._predictions, self._weights, self._by = labels, predictions, weights, by
-        check(labels, predictions, weights, by)
-        shape = tuple(labels.array.shape)
-        self.rows: int | None = shape[0] if shape else 1
-        every = [labels, *predictions, *([] if weights is None else [weights]), *by]
-        self._mapped = [memory for each in every if (memory := _memory(each.array)) is not None]
-        self.bytes: int | None = sum(_nbytes(each.array) for each in every)
-        identities = [each.identity for each in every]
+    def __init__(self, operands: Operands, columns: Columns) -> None:
+        check(operands)
+        self.columns, self._operands = columns, operands
+        self._shape = tuple(operands.labels.array.shape)
+        self.rows: int | None = self._shape[0] if self._shape else 1
+        self.bytes: int | None = sum(_nbytes(each.array) for each in operands.all)
+        identities = [each.identity for each in operands.all]
         self.identity: Mapping[str, Any] | None = (
             None if None in identities else {"arrays": identities, "elements": ELEMENTS}
         )
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """The boxes after the first `start.offset` ones, which have been read."""
-        batches = self._batches(start)
-        every = [self._labels, *self._predictions]
         # What lies in memory, or is mapped to it, is read by those who compute.
-        return batches if all(isinstance(each.array, np.ndarray) for each in every) else ahead(batches)
+        at_hand = all(isinstance(each.array, np.ndarray) for each in self._operands.all)
+        return self._batches(start) if at_hand else ahead(self._batches(start))
 
     def _batches(self, start: Position) -> Iterator[Batch]:
-        shape, rows = tuple(self._labels.array.shape), self.rows or 0
-        size, elements = math.prod(shape), 0
-        keys = [Keys() for _ in self._by]
-        operands = [_begin(self._labels), *map(_begin, self._predictions)]
-        weights = None if self._weights is None else _begin(self._weights)
-        by = [_begin(each) for each in self._by]
-        for number, box in enumerate(boxes(shape, *_layout([self._labels, *self._predictions]))):
+        operands = self._operands.each(_begin)
+        mapped = [memory for each in operands.all if (memory := _memory(each.array)) is not None]
+        keys = [Keys() for _ in operands.by]
+        try:
+            for box, end in self._ends():
+                if end.offset <= start.offset:
+                    continue
+                yield Batch(
+                    _read(operands.labels, box),
+                    tuple(_read(each, box) for each in operands.predictions),
+                    None if operands.weights is None else _read(operands.weights, box),
+                    tuple(key.encode(_read(each, box)) for key, each in zip(keys, operands.by, strict=True)),
+                    end,
+                    partial(_place, box),
+                )
+                for memory in mapped:
+                    _release(memory)
+        finally:
+            for each in operands.all:
+                if isinstance(each.array, Streamed):
+                    each.array.close()
+
+    def _ends(self) -> Iterator[tuple[Box, Position]]:
+        """The boxes, and where each ends; rows are counted in proportion where a box is no whole number of them."""
+        size, rows, total = math.prod(self._shape), self.rows or 0, self.bytes or 0
+        elements = 0
+        layout = _layout([self._operands.labels, *self._operands.predictions])
+        for number, box in enumerate(boxes(self._shape, *layout), 1):
             elements += math.prod(each.stop - each.start for each in box)
-            if number < start.offset:
-                continue
-            done = rows * elements // max(1, size)
-            end = Position(0, done, done, (self.bytes or 0) * elements // max(1, size), number + 1)
-            if elements == size:
-                end = Position(1, 0, rows, self.bytes or 0, number + 1)
-            yield Batch(
-                _read(operands[0], box),
-                tuple(_read(each, box) for each in operands[1:]),
-                None if weights is None else _read(weights, box),
-                tuple(key.encode(_read(each, box)) for key, each in zip(keys, by, strict=True)),
-                end,
-                partial(_place, box),
-            )
-            for memory in self._mapped:
-                _release(memory)
+            done = rows * elements // size
+            yield box, Position(int(elements == size), done, done, total * elements // size, number)
 
 
 class Keys:
@@ -158,8 +182,9 @@ def _read(named: Named, box: Box) -> Any:
         raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def check(labels: Named, predictions: Sequence[Named], weights: Named | None, by: Sequence[Named]) -> None:
+def check(operands: Operands) -> None:
     """Refuse what does not hold numbers, and shapes that do not fit, before anything is read."""
+    labels, predictions, weights, by = operands
     shape = tuple(labels.array.shape)
     roles = [("labels", labels), *(("predictions", each) for each in predictions)]
     for role, each in [*roles, *([] if weights is None else [("weights", weights)])]:

@@ -5,23 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .ahead import ahead
-from .arrays import Keys, Named, check
+from .arrays import Keys, Named, Operands, check
 from .names import near
 from .source import Batch, Columns, Position
-
-
-class Operands(NamedTuple):
-    """What a chunk holds."""
-
-    labels: Named
-    predictions: list[Named]
-    weights: Named | None
-    by: list[Named]
 
 
 class Chunks:
@@ -69,7 +60,7 @@ def _operands(number: int, chunk: Any, columns: Columns) -> Operands:
         operands = Operands(_named(where, "labels", columns.labels, chunk), predictions, weights, by)
     else:
         raise TypeError(f"{where} must be a tuple or a mapping like those before it, got {type(chunk).__name__}")
-    check(*operands)
+    check(operands)
     return operands
 
 

@@ -24,18 +24,29 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 class Member(Streamed):
     """An array that is read forwards; a step back begins again."""
 
-    def __init__(self, file: zipfile.ZipFile, name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, path: Path, name: str) -> None:
+        self._path, self._name = path, name
+        self._file: zipfile.ZipFile | None = None
         self._stream: IO[bytes] | None = None
         self._at = 0  # elements read of the stream
-        self.shape, fortran, self.dtype = self._begin()
+        try:
+            self.shape, fortran, self.dtype = self._begin()
+        finally:
+            self.close()
         if self.dtype.hasobject:
             raise ValueError("it holds Python objects, which are never unpickled")
         self.order: Any = "F" if fortran and len(self.shape) > 1 else "C"
 
     def again(self) -> Member:
         """The same array, at its beginning."""
-        return Member(self._file, self._name)
+        return Member(self._path, self._name)
+
+    def close(self) -> None:
+        """Close the file; what is read next is read from its beginning."""
+        for each in (self._stream, self._file):
+            if each is not None:
+                each.close()
+        self._stream = self._file = None
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """A box that lies together in the file."""
@@ -55,7 +66,9 @@ class Member(Streamed):
         return place
 
     def _begin(self) -> Any:
-        self._stream, self._at = self._file.open(self._name), 0
+        self.close()
+        self._file, self._at = zipfile.ZipFile(self._path), 0
+        self._stream = self._file.open(self._name)
         return header(self._stream)
 
     def _elements(self, first: int, count: int) -> npt.NDArray[Any]:
@@ -86,13 +99,13 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 def open_array(path: Path, member: str | None) -> Member:
     """An array of the file."""
     try:
-        file = zipfile.ZipFile(path)
-        names = [name.removesuffix(".npy") for name in file.namelist()]
+        with zipfile.ZipFile(path) as file:
+            members = {name.removesuffix(".npy"): name for name in file.namelist()}
     except DAMAGED as error:
         raise ValueError(f"{path} is no readable .npz file: {error}") from error
-    name = chosen(path, member, names)
+    name = chosen(path, member, list(members))
     try:
-        return Member(file, name if name in file.namelist() else name + ".npy")
+        return Member(path, members[name])
     except OSError:
         raise
     except Exception as error:  # a damaged header can raise anything

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Arrays, Named
+from .arrays import Arrays, Named, Operands
 from .formats import ARRAYS, CONTAINERS, MEMBER, ending, opener, unknown
 from .iterables import Chunks
 from .source import Columns, Source
@@ -111,7 +111,7 @@ def _arrays(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence[
     columns = Columns(
         names[0], tuple(names[1:]), None if weight is None else weight.name, tuple(key.name for key in keys)
     )
-    return Arrays(named[0], named[1:], weight, keys, columns)
+    return Arrays(Operands(named[0], named[1:], weight, keys), columns)
 
 
 def _named(role: str, value: Any) -> Named:
@@ -133,10 +133,10 @@ def _opened(text: str) -> Named:
     if not os.path.lexists(path):
         raise FileNotFoundError(f"no such file: {path}")
     which = ending(path, ARRAYS) or (".zarr" if _is_zarr(path) else None)
-    if which is None:
-        raise unknown(path, ARRAYS)
     if os.path.isdir(path) and which != ".zarr":
         raise IsADirectoryError(f"{path} is a directory, expected a file")
+    if which is None:
+        raise unknown(path, ARRAYS)
     array = opener(ARRAYS, which).open_array(Path(path), member)
     status = os.stat(path)
     identity = {

@@ -88,7 +88,9 @@ def _directory(root: str) -> Iterator[File]:
         raise ValueError(f"{root} is a directory without data files; expected {', '.join(TABLES)}")
     formats = sorted({TABLES[ending(path) or ""] for path in found})
     if len(formats) > 1:
-        raise ValueError(f"{root} holds files of several formats, {', '.join(formats)}; name those that are meant")
+        raise ValueError(
+            f"{root} is a directory of several formats, {', '.join(formats)}; name the files that are meant"
+        )
     yield from (File(path, _keys(os.path.relpath(path, root))) for path in sorted(found))
 
 

@@ -53,7 +53,8 @@ def draw(results: Results, history: History | None, reduction: Reduction, kind: 
 
 def _title(axes: Axes, title: str, subtitle: str) -> None:
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12, pad=22)
-    axes.text(0, 1, subtitle, transform=axes.transAxes, fontsize=9, color=GREY, va="bottom", ha="left").set_y(1.025)
+    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(subtitle, (0, 1), (0, 7), fontsize=9, color=GREY, **place)
 
 
 def _running(axes: Axes, results: Results, history: History) -> None:
