@@ -1,30 +1,57 @@
-"""The command `streamloss`."""
+"""The command `streamloss`: options, then a call of the library, then a report."""
 
 from __future__ import annotations
 
-import json
-import math
+import errno
+import os
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
 
 try:
     import click
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-    from rich.table import Table
+
+    from .files import bar, report, table
 except ImportError as error:  # pragma: no cover
     sys.exit(f"the command needs more packages: pip install 'streamloss[cli]' ({error})")
 
-from . import __version__
-from .accumulator import Accumulator
-from .files import score as score_files
+from . import __version__, stored
+from ._threads import set_num_threads
+from .files import History, Progress, checkpoint, outputs, results, scoring
+from .files.results import Results
 from .reduction import Reduction
 
-REDUCTIONS = [reduction for reduction in Reduction if reduction is not Reduction.NONE]
 USER_ERROR = 2
-NARROWEST = 80  # columns: a number is never cut short, whatever the terminal
+INTERRUPTED = 130
+PIPE_CLOSED = 1  # as click has it
+
+
+class Shown(NamedTuple):
+    """How the user wants the results."""
+
+    as_json: bool
+    as_csv: bool
+    reduction: str | None
+
+    @property
+    def reductions(self) -> Sequence[Reduction]:
+        """The one that was asked for, or all."""
+        return report.REDUCTIONS if self.reduction is None else (Reduction(self.reduction),)
+
+
+def _shown(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that prints results."""
+    names = [str(reduction) for reduction in report.REDUCTIONS]
+    for option in (
+        click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a row for each prediction and group."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object; NaN is null."),
+        click.option("--reduction", type=click.Choice(names), help="Print this result only; otherwise all."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,104 +61,209 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("file", required=False)
-@click.option("--labels", required=True, metavar="COLUMN", help="Column of FILE; without FILE, a .npy file.")
-@click.option("--predictions", required=True, metavar="COLUMN", help="Likewise.")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option("--labels", required=True, metavar="COLUMN", help="Column of SOURCE; without SOURCE, an array file.")
+@click.option("--predictions", required=True, multiple=True, metavar="COLUMN", help="Likewise; may be repeated.")
 @click.option("--weights", metavar="COLUMN", help="Likewise; default: every weight is 1.")
+@click.option("--by", multiple=True, metavar="COLUMN", help="Score the groups of this column; may be repeated.")
 @click.option("--loss", default="squared_error", metavar="NAME", help='E.g. absolute_error or "huber(delta=2)".')
 @click.option("--nan", type=click.Choice(["omit", "propagate", "raise"]), default="omit", help="Default: omit.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; NaN is null.")
+@click.option("--stderr", is_flag=True, help="Standard errors, too.")
+@click.option("--checkpoint", metavar="FILE", help="Keep state and position here, and go on from them.")
+@click.option("--checkpoint-every", "every", type=click.FloatRange(min=0), default=5.0, metavar="SECONDS")
+@click.option("--save-state", metavar="FILE", help="Write the state, for `streamloss merge` and Python.")
+@click.option("--losses-out", metavar="FILE", help="Write every single loss to this .parquet or .npy file.")
+@click.option("--plot", metavar="FILE", help="Draw the running loss, or a bar for each group, e.g. to a .png file.")
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all cores.")
+@_shown
 def score(
-    file: str | None, labels: str, predictions: str, weights: str | None, loss: str, nan: Any, as_json: bool
+    sources: tuple[str, ...],
+    by: tuple[str, ...],
+    stderr: bool,
+    save_state: str | None,
+    plot: str | None,
+    threads: int | None,
+    as_json: bool,
+    as_csv: bool,
+    reduction: str | None,
+    **options: Any,
 ) -> None:
-    r"""Score two columns of FILE (.parquet or .csv), or two .npy files.
+    r"""Score columns of tables (files, folders, globs or URLs), or array files.
 
     \b
     streamloss score flights.parquet --labels arr_delay --predictions dep_delay
+    streamloss score 'part-*.csv.gz' --labels y --predictions a --predictions b --by country
     streamloss score --labels y.npy --predictions p.npy --weights w.npy
     """
-    begin = time.perf_counter()
-    with _progress() as progress:
-        accumulator = score_files(
-            file, labels=labels, predictions=predictions, weights=weights, loss=loss, nan=nan, progress=progress
-        )
-    seconds = time.perf_counter() - begin
-    if as_json:
-        click.echo(_as_json(accumulator))
+    shown = _checked(as_json, as_csv, reduction)
+    state_path, plot_path = _checked_state(save_state), _checked_plot(plot)
+    written = [path for path in (save_state, plot, options["losses_out"], options["checkpoint"]) if path is not None]
+    arrays = [options["labels"], *options["predictions"], options["weights"]]
+    outputs.check_apart(written, sources or arrays)
+    if threads is not None:
+        os.environ["POLARS_MAX_THREADS"] = str(threads)  # Polars reads it when it is loaded, which is later
+        set_num_threads(threads)
+    if reduction is not None:
+        options["reduction"] = reduction
+    options["history"] = history = History() if plot_path is not None and not by else None
+    clock = _Clock()
+    with bar.Bar() if sys.stderr.isatty() else nullcontext() as told:
+        options["progress"] = clock.also(options["checkpoint"], told)
+        source = None if not sources else sources[0] if len(sources) == 1 else list(sources)
+        found: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
+    _deliver(Results(found, by), shown, state_path, plot_path, history, clock.rate)
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("-o", "--out", "out", metavar="FILE", help="Write the merged state.")
+@click.option("--plot", metavar="FILE", help="Draw a bar for each group or prediction.")
+@_shown
+def merge(
+    files: tuple[str, ...], out: str | None, plot: str | None, as_json: bool, as_csv: bool, reduction: str | None
+) -> None:
+    """Add up states that `score --save-state` or `Accumulator.save` has written, exactly."""
+    shown = _checked(as_json, as_csv, reduction)
+    out_path, plot_path = _checked_state(out), _checked_plot(plot)
+    for i, file in enumerate(files):
+        twice = [other for other in files[:i] if Path(file).exists() and Path(other).samefile(file)]
+        if twice:
+            raise ValueError(f"{file} is given twice, and would be counted twice")
+    first, *others = [results.read(Path(file), Results.from_bytes) for file in files]
+    for file, other in zip(files[1:], others, strict=True):
+        try:
+            first.merge(other)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{file} cannot be merged with {files[0]}: {error}") from None
+    _deliver(first, shown, out_path, plot_path)
+
+
+@command.command()
+@click.argument("file")
+@_shown
+def show(file: str, as_json: bool, as_csv: bool, reduction: str | None) -> None:
+    """Show what FILE, a state or a checkpoint, holds."""
+    shown = _checked(as_json, as_csv, reduction)
+    kind, _, _ = results.read(Path(file), stored.unpack)
+    if kind == checkpoint.KIND:
+        kept = results.read(Path(file), checkpoint.Kept.from_bytes)
+        content, pairs = kept.results, kept.described()
     else:
-        _print_table(accumulator, seconds)
+        content = results.read(Path(file), Results.from_bytes)
+        pairs = [("predictions", ", ".join(content.found)), ("nan", content.first.nan)]
+    if not (as_json or as_csv):
+        for name, value in (("file", file), ("kind", kind), *pairs):
+            click.echo(f"{name:<12} {value}")
+        click.echo()
+    _deliver(content, shown)
 
 
-def _as_json(accumulator: Accumulator) -> str:
-    """One object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
-    content = {
-        "loss": repr(accumulator.loss),
-        "count": accumulator.count,
-        "nonzero_count": accumulator.nonzero_count,
-        "skipped_count": accumulator.skipped_count,
-        "loss_sum": _number(accumulator.loss_sum),
-        "weight_sum": _number(accumulator.weight_sum),
-        "results": {str(reduction): _number(accumulator.result(reduction)) for reduction in REDUCTIONS},
-    }
-    return json.dumps(content).replace("Infinity", "1e999")
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _print_table(accumulator: Accumulator, seconds: float) -> None:
-    rows = accumulator.count + accumulator.skipped_count
-    table = Table("", repr(accumulator.loss), box=None, header_style="bold", pad_edge=False)
-    table.columns[1].justify = "right"
-    for reduction in REDUCTIONS:
-        table.add_row(str(reduction), repr(accumulator.result(reduction)))
-    table.add_section()
-    table.add_row("weight sum", repr(accumulator.weight_sum))
-    table.add_row("elements", f"{accumulator.count:,}")
-    table.add_row("with nonzero weight", f"{accumulator.nonzero_count:,}")
-    table.add_row("skipped (NaN or null)", f"{accumulator.skipped_count:,}")
-    table.add_row("rows per second", f"{rows / seconds:,.0f}")
-    console = Console()
-    console.width = max(console.width, NARROWEST)
-    console.print(table)
-
-
-class _Bar:
-    """A progress bar that appears on a terminal."""
+class _Clock:
+    """How fast rows are read."""
 
     def __init__(self) -> None:
-        columns = [BarColumn(), TextColumn("{task.fields[rows]} rows"), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=None, rows="0")
+        self._begin, self._first, self._rows = time.perf_counter(), -1, 0
 
-    def __enter__(self) -> Any:
-        self._bar.start()
-        return lambda done, rows: self._bar.update(self._task, completed=done, total=rows, rows=f"{done:,}")
+    def also(self, checkpoint: str | None, other: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
+        """A callback that is for the other, too."""
 
-    def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        def tell(progress: Progress) -> None:
+            if self._first < 0:
+                self._first = progress.rows
+                if progress.rows:
+                    of = "" if progress.all_rows is None else f" of {progress.all_rows:,}"
+                    click.echo(f"streamloss: {checkpoint}: goes on after row {progress.rows:,}{of}", err=True)
+            self._rows = progress.rows
+            if other is not None:
+                other(progress)
+
+        return tell
+
+    @property
+    def rate(self) -> float | None:
+        """Rows per second; None where none were read."""
+        read = self._rows - self._first
+        return read / (time.perf_counter() - self._begin) if read else None
 
 
-def _progress() -> AbstractContextManager[Any]:
-    return _Bar() if sys.stderr.isatty() else nullcontext()
+def _checked(as_json: bool, as_csv: bool, reduction: str | None) -> Shown:
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    return Shown(as_json, as_csv, reduction)
+
+
+def _checked_state(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    checked = outputs.check(path)
+    if checked.exists() and not checked.read_bytes().startswith(stored.MAGIC):
+        raise ValueError(f"cannot write {path}: it exists and holds no state of streamloss")
+    return checked
+
+
+def _checked_plot(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        from .files import plot
+    except ImportError as error:
+        raise ImportError(f"--plot draws with matplotlib: pip install 'streamloss[plot]' ({error})") from error
+    checked = outputs.check(path)
+    plot.check(checked)
+    return checked
+
+
+def _deliver(
+    found: Results,
+    shown: Shown,
+    state_path: Path | None = None,
+    plot_path: Path | None = None,
+    history: History | None = None,
+    rate: float | None = None,
+) -> None:
+    """Write the files, then print: what is printed has been written."""
+    if state_path is not None:
+        outputs.write(state_path, found.to_bytes())
+    if plot_path is not None:
+        from .files import plot
+
+        reduction = found.first.reduction if shown.reduction is None else Reduction(shown.reduction)
+        outputs.write(plot_path, plot.draw(found, history, reduction, plot_path.suffix.lower().lstrip(".")))
+    if shown.as_json:
+        click.echo(report.as_json(found, shown.reductions))
+    elif shown.as_csv:
+        for line in report.as_csv(found, shown.reductions):
+            sys.stdout.write(line)
+    else:
+        table.show(found, shown.reductions, rate)
 
 
 def main() -> None:
     """Run the command: what the user got wrong is one line on standard error and exit code 2."""
     try:
         command(prog_name="streamloss", standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
+        sys.stdout.flush()
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(USER_ERROR)
     except click.ClickException as error:
         _fail(error.format_message())
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except BrokenPipeError:
+        _forget_output()
+        sys.exit(PIPE_CLOSED)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _forget_output()
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    except (ValueError, TypeError, ImportError) as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+
+
+def _forget_output() -> None:
+    """What standard output could not take would be tried again, and reported, at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

@@ -1,5 +1,6 @@
-"""Scoring files of any size: one module per kind of file, and `score`, which chooses among them."""
+"""Scoring files of any size: a reader for each kind, a pass over what it reads, and what is kept of it."""
 
-from .scoring import score
+from .history import History
+from .scoring import Progress, score
 
-__all__ = ["score"]
+__all__ = ["History", "Progress", "score"]

@@ -26,6 +26,7 @@ class Position(NamedTuple):
     row: int = 0  # rows read of the next one
     rows: int = 0  # rows read in all
     bytes: int = 0  # of the files read in all; an estimate within a file
+    offset: int = 0  # where the reader of that file goes on, if it needs more than the number of rows
 
 
 class Batch(NamedTuple):

@@ -1,122 +1,131 @@
-"""Parquet and CSV files, through Polars' streaming engine.
-
-Polars, because it reads ahead in bounded memory and waits for a slow consumer; other readers buffer gigabytes.
-"""
+"""Tables in files: the same columns of each, read one file after the other."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
-import polars.selectors as cs
 
+from . import columns as columns_of
+from . import frames
+from .ahead import ahead
+from .coding import Coder
+from .columns import Selection
+from .formats import TABLES, ending, opener
+from .part import Part
+from .paths import File, find, is_url
+from .remote import Remote
 from .source import Batch, Columns, Position
 
-ROWS = 1 << 20  # of a batch: 8 MB a column at the most
 
-# A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
-NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
+class Opened(NamedTuple):
+    """A file and what is read of it."""
 
-# What writers of CSV put for a missing number, and NaN as C prints it.
-MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
-INFERRED = 10_000  # rows of a CSV file from which Polars infers what is a number
+    part: Part
+    selection: Selection
 
 
 class Table:
-    """Columns of a file."""
+    """Columns of files."""
 
-    identity: Mapping[str, Any] | None = None
-    bytes: int | None = None
-
-    def __init__(self, columns: Columns, frame: pl.LazyFrame, path: Path, rows: int | None) -> None:
-        self.columns, self.frame, self.path, self.rows = columns, frame, path, rows
+    def __init__(self, columns: Columns, files: Sequence[Opened]) -> None:
+        self.columns, self._files = columns, files
+        counts = [part.rows for part, _ in files]
+        self.rows: int | None = None if None in counts else sum(count or 0 for count in counts)
+        self.bytes: int | None = sum(part.size for part, _ in files)
+        self.identity: Mapping[str, Any] | None = {
+            "files": [{**part.identity, "columns": columns_of.dtypes(chosen.columns)} for part, chosen in files]
+        }
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The rows as float32 or float64, null as NaN."""
-        return _batches(self.frame, self.path)
+        """The rows as float32 or float64, null as NaN, read ahead."""
+        return ahead(self._batches(start))
+
+    def _batches(self, start: Position) -> Iterator[Batch]:
+        coders = [Coder() for _ in self.columns.by]
+        rows = start.rows
+        before = sum(part.size for part, _ in self._files[: start.file])
+        row, offset = start.row, start.offset
+        for i, (part, selection) in enumerate(self._files[start.file :], start.file):
+            held: Batch | None = None  # until it is known whether it ends the file
+            for piece in part.pieces(selection, row, offset):
+                if held is not None:
+                    yield held
+                place = partial(_place, part.name, row)
+                row, rows = row + piece.frame.height, rows + piece.frame.height
+                end = Position(i, row, rows, before + piece.bytes, piece.offset)
+                held = self._batch(piece.frame, coders, end, place)
+            before, row, offset = before + part.size, 0, 0
+            if held is not None:
+                yield held._replace(end=Position(i + 1, 0, rows, before))
+
+    def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any) -> Batch:
+        series = iter(frame.iter_columns())
+        labels = next(series).to_numpy()
+        predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
+        weights = None if self.columns.weights is None else next(series).to_numpy()
+        keys = tuple(coder.encode(next(series)) for coder in coders)
+        return Batch(labels, predictions, weights, keys, end, place)
 
 
-def read(path: Path, wanted: Columns) -> Table:
-    """The columns of a table, checked."""
-    labels, (predictions,), weights, _ = wanted
-    columns = {"labels": labels, "predictions": predictions}
-    if weights is not None:
-        columns["weights"] = weights
-    try:
-        frame, rows = _scan(path, columns)
-        schema = frame.collect_schema()
-        selected = frame.select(_as_float(schema[column], column).alias(name) for name, column in columns.items())
-        return Table(wanted, selected, path, rows)
-    except pl.exceptions.PolarsError as error:
-        raise _readable(path, error) from error
+def read(names: Sequence[str], columns: Columns) -> Table:
+    """The columns of files, directories, patterns or URLs, checked."""
+    files = find(names)
+    types = _key_types(files)
+    opened: list[Opened] = []
+    for file in files:
+        part = _open(file.path)
+        constants = {name: pl.Series([value]).cast(types[name]) for name, value in file.keys.items()}
+        schema = pl.Schema({**part.schema, **types})
+        found = columns_of.find(columns, schema, part.name)
+        if opened:
+            columns_of.check_same(opened[0].selection.columns, opened[0].part.name, found, part.name)
+        opened.append(Opened(part, Selection(found, constants)))
+    return Table(columns, opened)
 
 
-def _scan(path: Path, columns: dict[str, str]) -> tuple[pl.LazyFrame, int | None]:
-    """The file as a lazy frame whose columns have been checked, and the number of its rows if that is cheap."""
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty")
-    if path.suffix.lower() == ".parquet":
-        frame = pl.scan_parquet(path, glob=False)
-        _check(path, frame.collect_schema(), columns)
-        return frame, int(frame.select(pl.len()).collect().item())
-    if path.suffix.lower() == ".csv":
-        schema = pl.scan_csv(path, infer_schema_length=INFERRED, null_values=MISSING, glob=False).collect_schema()
-        text = pl.scan_csv(path, infer_schema=False, null_values=MISSING, glob=False).head(INFERRED)
-        for column in set(columns.values()) & set(schema):
-            if text.select(_named(column).is_null().all()).collect().item():
-                schema[column] = pl.Null()  # nothing was seen of it, which Polars calls a text column
-        _check(path, schema, columns)
-        # Whole numbers at the beginning say nothing about what follows.
-        numbers = {column: pl.Float64 for column in columns.values() if schema[column] != pl.Boolean}
-        frame = pl.scan_csv(
-            path, schema_overrides=numbers, infer_schema_length=INFERRED, null_values=MISSING, glob=False
-        )
-        return frame, None
-    raise ValueError(f"{path}: unknown kind of file {path.suffix!r}, expected .parquet or .csv; for .npy give no FILE")
+def of_frame(frame: Any, columns: Columns) -> Table:
+    """The columns of a table in memory, checked."""
+    return _of_part(frames.open_frame(frame), columns)
 
 
-def _check(path: Path, schema: pl.Schema, columns: dict[str, str]) -> None:
-    for name, column in columns.items():
-        if column not in schema:
-            near = difflib.get_close_matches(column, schema.names(), n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"{path} has no column {column!r} for {name}{hint}; it has: {', '.join(schema.names())}")
-        dtype = schema[column]
-        if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
-            raise TypeError(f"column {column!r} of {path} must hold numbers for {name}, got {dtype}")
+def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
+    """The columns of tables that a program makes one after the other."""
+    return _of_part(frames.Frames(frames.open_frame(first), others), columns)
 
 
-def _as_float(dtype: Any, column: str) -> pl.Expr:
-    return _named(column).cast(pl.Float32 if dtype in NARROW else pl.Float64).fill_null(float("nan"))
+def _of_part(part: Part, columns: Columns) -> Table:
+    table = Table(columns, [Opened(part, Selection(columns_of.find(columns, part.schema, part.name), {}))])
+    table.bytes = table.identity = None
+    return table
 
 
-def _named(column: str) -> pl.Expr:
-    """The column of that name; pl.col would take "*" and "^...$" for patterns."""
-    return cs.by_name(column).as_expr()
+def _open(path: str) -> Part:
+    if is_url(path):
+        return Remote(path)
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
+    part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
+    return part
 
 
-def _batches(frame: pl.LazyFrame, path: Path) -> Iterator[Batch]:
-    first = 0
-    try:
-        for batch in frame.collect_batches(chunk_size=ROWS, engine="streaming"):
-            arrays = [column.to_numpy() for column in batch.iter_columns()]
-            weights = arrays[2] if len(arrays) == 3 else None
-            place = partial(_place, path, first)
-            first += batch.height
-            yield Batch(arrays[0], (arrays[1],), weights, (), Position(0, first, first), place)
-    except pl.exceptions.PolarsError as error:
-        raise _readable(path, error) from error
+def _key_types(files: Iterable[File]) -> dict[str, Any]:
+    """A key of directories is a whole number if it is one in all of them, and otherwise text."""
+    values: dict[str, list[str]] = {}
+    for file in files:
+        for name, value in file.keys.items():
+            values.setdefault(name, []).extend([] if value is None else [value])
+    return {name: pl.Int64() if each and all(map(_is_whole, each)) else pl.String() for name, each in values.items()}
 
 
-def _place(path: Path, first: int, index: tuple[int, ...]) -> str:
-    return f"row {first + index[0]} of {path}"
+def _is_whole(value: str) -> bool:
+    return value.isascii() and value.lstrip("-").isdigit() and len(value) < 19
 
 
-def _readable(path: Path, error: Exception) -> ValueError:
-    """Polars' reason in one line."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ValueError(f"{path} cannot be read: {reason}")
+def _place(name: str, first: int, index: tuple[int, ...]) -> str:
+    return f"row {first + index[0]} of {name}"

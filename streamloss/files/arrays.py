@@ -1,0 +1,247 @@
+"""Arrays of one leading dimension, whose entries are the rows: in memory, in files, or anything that can be sliced."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import mmap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .ahead import ahead
+from .source import Batch, Columns, Position
+
+ELEMENTS = 1 << 22  # of a batch
+
+Box = tuple[slice, ...]
+
+
+class Named(NamedTuple):
+    """Something with shape, dtype and slicing, and where it comes from."""
+
+    name: str  # for messages
+    array: Any
+    identity: Mapping[str, Any] | None = None  # for JSON; None: nothing can tell that it is the same
+
+
+class Streamed:
+    """An array that is read from beginning to end."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: str  # "C" or "F": in which its elements come
+
+    def again(self) -> Streamed:
+        """The same array, at its beginning."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the file."""
+        raise NotImplementedError
+
+
+class Operands(NamedTuple):
+    """What a loss is computed from."""
+
+    labels: Named
+    predictions: Sequence[Named]
+    weights: Named | None
+    by: Sequence[Named]
+
+    @property
+    def all(self) -> list[Named]:
+        """Every one of them."""
+        return [self.labels, *self.predictions, *([] if self.weights is None else [self.weights]), *self.by]
+
+    def each(self, change: Callable[[Named], Named]) -> Operands:
+        """The same with every one of them changed."""
+        weights = None if self.weights is None else change(self.weights)
+        return Operands(change(self.labels), [*map(change, self.predictions)], weights, [*map(change, self.by)])
+
+
+class Arrays:
+    """Labels, predictions and weights, read in boxes of bounded size."""
+
+    def __init__(self, operands: Operands, columns: Columns) -> None:
+        check(operands)
+        self.columns, self._operands = columns, operands
+        self._shape = tuple(operands.labels.array.shape)
+        self.rows: int | None = self._shape[0] if self._shape else 1
+        self.bytes: int | None = sum(_nbytes(each.array) for each in operands.all)
+        identities = [each.identity for each in operands.all]
+        self.identity: Mapping[str, Any] | None = (
+            None if None in identities else {"arrays": identities, "elements": ELEMENTS}
+        )
+
+    def batches(self, start: Position) -> Iterator[Batch]:
+        """The boxes after the first `start.offset` ones, which have been read."""
+        # What lies in memory, or is mapped to it, is read by those who compute.
+        at_hand = all(isinstance(each.array, np.ndarray) for each in self._operands.all)
+        return self._batches(start) if at_hand else ahead(self._batches(start))
+
+    def _batches(self, start: Position) -> Iterator[Batch]:
+        operands = self._operands.each(_begin)
+        mapped = [memory for each in operands.all if (memory := _memory(each.array)) is not None]
+        keys = [Keys() for _ in operands.by]
+        try:
+            for box, end in self._ends():
+                if end.offset <= start.offset:
+                    continue
+                yield Batch(
+                    _read(operands.labels, box),
+                    tuple(_read(each, box) for each in operands.predictions),
+                    None if operands.weights is None else _read(operands.weights, box),
+                    tuple(key.encode(_read(each, box)) for key, each in zip(keys, operands.by, strict=True)),
+                    end,
+                    partial(_place, box),
+                )
+                for memory in mapped:
+                    _release(memory)
+        finally:
+            for each in operands.all:
+                if isinstance(each.array, Streamed):
+                    each.array.close()
+
+    def _ends(self) -> Iterator[tuple[Box, Position]]:
+        """The boxes, and where each ends; rows are counted in proportion where a box is no whole number of them."""
+        size, rows, total = math.prod(self._shape), self.rows or 0, self.bytes or 0
+        elements = 0
+        layout = _layout([self._operands.labels, *self._operands.predictions])
+        for number, box in enumerate(boxes(self._shape, *layout), 1):
+            elements += math.prod(each.stop - each.start for each in box)
+            done = rows * elements // size
+            yield box, Position(int(elements == size), done, done, total * elements // size, number)
+
+
+class Keys:
+    """A column of keys: numbers as they are, anything else as codes."""
+
+    def __init__(self) -> None:
+        self._coder: Any = None
+
+    def encode(self, values: Any) -> Any:
+        """What `GroupedAccumulator.update` takes."""
+        if np.asarray(values).dtype.kind in "biuf":
+            return values
+        if self._coder is None:
+            try:
+                from .coding import Coder
+            except ImportError as error:
+                raise ImportError(
+                    f"keys of text are coded with Polars: pip install 'streamloss[cli]' ({error})"
+                ) from error
+            self._coder = Coder()
+        return self._coder.encode_array(np.asarray(values))
+
+
+def boxes(shape: tuple[int, ...], order: str, chunks: tuple[int, ...]) -> Iterator[Box]:
+    """Boxes that cover the shape: a chunk, or as many as ELEMENTS allows, grown along the last axes first.
+
+    Without chunks what a box covers lies together in C order; for order "F", grown along the first axes, in Fortran's.
+    """
+    if 0 in shape:
+        return
+    axes = range(len(shape))
+    steps = [min(chunk, length) for chunk, length in zip(chunks or (1,) * len(shape), shape, strict=True)]
+    for axis in reversed(axes) if order == "C" else axes:
+        steps[axis] = min(shape[axis], steps[axis] * max(1, ELEMENTS // math.prod(steps)))
+    cuts = [[slice(i, min(i + steps[axis], shape[axis])) for i in range(0, shape[axis], steps[axis])] for axis in axes]
+    if order == "C":
+        yield from itertools.product(*cuts)
+    else:
+        yield from (box[::-1] for box in itertools.product(*cuts[::-1]))
+
+
+def _layout(arrays: Sequence[Named]) -> tuple[str, tuple[int, ...]]:
+    """In which order to read, and in multiples of what: what lies together should be read together."""
+    chunks = getattr(arrays[0].array, "chunks", None) or ()
+    orders = {_order(each.array) for each in arrays}
+    return "F" if orders == {"F"} else "C", tuple(int(c[0] if isinstance(c, tuple) else c) for c in chunks)
+
+
+def _order(array: Any) -> str:
+    if isinstance(array, np.ndarray):
+        return "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    return str(getattr(array, "order", "C")) if isinstance(array, Streamed) else "C"
+
+
+def _begin(named: Named) -> Named:
+    return named._replace(array=named.array.again()) if isinstance(named.array, Streamed) else named
+
+
+def _read(named: Named, box: Box) -> Any:
+    """What of an array belongs to a box: the leading axes it has, all of an axis of length 1."""
+    name, array, _ = named
+    cut = tuple(slice(None) if length == 1 else part for length, part in zip(array.shape, box, strict=False))
+    try:
+        return array[cut] if array.shape else array[()]
+    except (OSError, ValueError, TypeError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def check(operands: Operands) -> None:
+    """Refuse what does not hold numbers, and shapes that do not fit, before anything is read."""
+    labels, predictions, weights, by = operands
+    shape = tuple(labels.array.shape)
+    roles = [("labels", labels), *(("predictions", each) for each in predictions)]
+    for role, each in [*roles, *([] if weights is None else [("weights", weights)])]:
+        _check_numbers(role, each)
+    for each in predictions:
+        if tuple(each.array.shape) != shape:
+            raise ValueError(
+                f"labels and predictions must have the same shape, got {shape} in {labels.name}"
+                f" and {tuple(each.array.shape)} in {each.name}"
+            )
+    if weights is not None and not _fits(tuple(weights.array.shape), shape):
+        raise ValueError(
+            "weights must be a scalar, or have the leading dimensions of labels, or as many, each 1 or equal;"
+            f" got weights of shape {tuple(weights.array.shape)} in {weights.name} for labels of shape {shape}"
+        )
+    for each in by:
+        if tuple(each.array.shape) != shape[:1] or not shape:
+            raise ValueError(
+                f"keys must have one dimension, as long as the first of labels, got {tuple(each.array.shape)}"
+                f" in {each.name} for labels of shape {shape}"
+            )
+
+
+def _fits(weights: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    if len(weights) < len(shape):
+        return weights == shape[: len(weights)]
+    return len(weights) == len(shape) and all(a in (1, b) for a, b in zip(weights, shape, strict=True))
+
+
+def _check_numbers(role: str, named: Named) -> None:
+    dtype = named.array.dtype
+    name = str(dtype).removeprefix("torch.")
+    if name == "bfloat16":
+        return
+    kind = np.dtype(name).kind if name != str(dtype) else getattr(dtype, "kind", "?")
+    if kind not in "biuf" or np.dtype(name).itemsize > 8:
+        raise TypeError(
+            f"{role} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}"
+            f" in {named.name}"
+        )
+
+
+def _nbytes(array: Any) -> int:
+    return math.prod(array.shape) * int(array.dtype.itemsize)
+
+
+def _place(box: Box, index: tuple[int, ...]) -> str:
+    return f"row {box[0].start + index[0] if box else 0}"
+
+
+def _memory(array: Any) -> mmap.mmap | None:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array if isinstance(array, mmap.mmap) else None
+
+
+def _release(memory: mmap.mmap) -> None:
+    """Let go of the pages read so far: they would count as the process's memory until the end."""
+    if hasattr(memory, "madvise"):
+        memory.madvise(mmap.MADV_DONTNEED)

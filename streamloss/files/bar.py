@@ -1,0 +1,55 @@
+"""The progress bar, on a terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich import filesize
+from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from .report import total
+from .scoring import Progress
+
+SHARE = 20  # the running loss of many groups takes time: at most a 20th of all goes there
+SECONDS = 0.25  # from one running loss to the next, at least
+
+
+class Bar:
+    """Rows, bytes, rate, remaining time and the running loss; call it with each `Progress`."""
+
+    def __init__(self) -> None:
+        text = TextColumn("{task.description}", markup=False)
+        columns = [BarColumn(bar_width=20), TaskProgressColumn(), TimeRemainingColumn(), text]
+        self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
+        self._task = self._bars.add_task("", total=None)
+        self._loss, self._next = "", 0.0
+        self._begin: float | None = None
+        self._first = 0
+
+    def __enter__(self) -> Bar:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show how far the run has come; what an earlier one has read says nothing about the rate."""
+        now = time.monotonic()
+        if self._begin is None:
+            self._begin, self._first = now, progress.rows
+        if now >= self._next:
+            losses = [f"{total(found).result():.6g}" for found in progress.results.found.values()]
+            self._loss = "loss " + " ".join(losses)
+            self._next = now + max(SECONDS, SHARE * (time.monotonic() - now))
+        rate = (progress.rows - self._first) / max(now - self._begin, 1e-3)
+        parts = [f"{progress.rows:,} rows", f"{rate:,.0f}/s"]
+        if progress.all_bytes is not None:
+            parts.append(f"{filesize.decimal(progress.bytes)} of {filesize.decimal(progress.all_bytes)}")
+        done, all_of_it = progress.rows, progress.all_rows
+        if all_of_it is None and progress.all_bytes is not None:
+            done, all_of_it = progress.bytes, progress.all_bytes
+        self._bars.update(self._task, completed=done, total=all_of_it, description=", ".join([*parts, self._loss]))

@@ -1,0 +1,151 @@
+"""Checkpoints: what a run has found and how far it has read, together in one file, so that no row counts twice.
+
+A checkpoint names the run it belongs to: the files as they were, the columns, the loss and the options. A run that
+differs in any of them is refused. The file is replaced in one step, and all that it says has happened.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from .. import stored
+from ..losses import Formula, Loss
+from . import outputs
+from .results import Results, as_words, read
+from .source import Position
+
+Files: TypeAlias = Sequence[Mapping[str, Any]]
+KIND = "checkpoint"
+SHARE = 10  # between two checkpoints lies at least so many times the time that writing the last one took
+SHOWN = 3  # differences that a refusal names
+
+
+class Kept(NamedTuple):
+    """What a checkpoint holds."""
+
+    run: Mapping[str, Any]  # what the run was asked for, and what it reads
+    position: Position
+    finished: bool
+    results: Results
+    history: Any = None  # of the running loss
+    losses: Any = None  # how much has been written of the file of losses
+
+    def to_bytes(self) -> bytes:
+        """The file."""
+        results = self.results.to_bytes()
+        header = self._asdict() | {"position": list(self.position), "results": len(results)}
+        return stored.pack(KIND, header, as_words(results))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, loss: Loss | Formula | None = None) -> Kept:
+        """Read what `to_bytes` wrote; ValueError for anything else."""
+        kind, header, words = stored.unpack(data)
+        if kind != KIND:
+            raise ValueError(f"it holds an {kind}, expected a checkpoint")
+        results = Results.from_bytes(words.astype("<i8").tobytes()[: header["results"]], loss=loss)
+        return cls(**header | {"position": Position(*header["position"]), "results": results})
+
+    def described(self) -> list[tuple[str, str]]:
+        """What it is about, in words."""
+        asked = [(name, _words(value)) for name, value in self.run.items() if value not in (None, [], False)]
+        where = f"{'at the end' if self.finished else 'in the middle'}, row {self.position.rows:,}"
+        return [*asked, ("position", where)]
+
+
+class Checkpoint:
+    """The checkpoint of a run: read at its beginning, written now and then."""
+
+    def __init__(self, path: Path, run: Mapping[str, Any], every: float) -> None:
+        if isinstance(every, bool) or not isinstance(every, (int, float)):
+            raise TypeError(f"every must be a number of seconds, got {type(every).__name__}")
+        if not every >= 0:
+            raise ValueError(f"every must be at least 0 seconds, got {every}")
+        self.path, self.every = path, every
+        self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
+        self._next = time.monotonic() + every
+
+    def load(self, loss: Loss) -> Kept | None:
+        """What an earlier run has left, None if there is nothing; ValueError if it was another or is damaged."""
+        if not self.path.exists():
+            return None
+        kind, header, _ = read(self.path, stored.unpack)
+        changes = self._changes(header.get("run", {})) if kind == KIND else []
+        if changes:
+            raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:SHOWN])}")
+        return read(self.path, lambda data: Kept.from_bytes(data, None if loss.is_builtin else loss))
+
+    def _changes(self, run: dict[str, Any]) -> list[str]:
+        """What was asked for and is not now; and only if it is the same, what has changed in what is read."""
+        was, now = ({name: value for name, value in each.items() if name != "source"} for each in (run, self.run))
+        return [*differences(was, now)] or [*differences(run.get("source"), self.run["source"])]
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next one should be written."""
+        return time.monotonic() >= self._next
+
+    def save(self, kept: Kept) -> None:
+        """Replace the file."""
+        begin = time.monotonic()
+        outputs.write(self.path, kept.to_bytes())
+        end = time.monotonic()
+        self._next = end + max(self.every, SHARE * (end - begin))
+
+
+def differences(was: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs between two descriptions of a run, in words."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        changed = [*_differences(was, now)]
+        if "path" in now and was.get("path") == now["path"]:
+            yield from [f"{now['path']} has changed: {', '.join(changed)}"] if changed else []
+        else:
+            yield from changed
+    elif _are_files(was) and _are_files(now):
+        yield from _differing_files(was, now)
+    elif was != now:
+        yield f"{name} was {_short(was)}, is {_short(now)}"
+
+
+def _differences(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for key in [*was, *(key for key in now if key not in was)]:
+        yield from differences(was.get(key), now.get(key), key)
+
+
+def _differing_files(was: Files, now: Files) -> Iterator[str]:
+    before, after = [file["path"] for file in was], [file["path"] for file in now]
+    gone, new = [path for path in before if path not in after], [path for path in after if path not in before]
+    if before == after:
+        for one, other in zip(was, now, strict=True):
+            yield from differences(one, other)
+    elif gone or new:
+        yield " and ".join(
+            [f"it read {_listed(gone)}"] * bool(gone) + [f"{_listed(new)} was not among its files"] * bool(new)
+        )
+    else:
+        yield f"it read the files in another order, beginning with {_listed(before)}"
+
+
+def _are_files(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(v, Mapping) and "path" in v for v in value)
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _words(value: Any) -> str:
+    """A part of the description of a run, for people."""
+    if isinstance(value, Mapping):
+        return "; ".join(map(_words, value.values()))
+    if _are_files(value):
+        return _listed([file["path"] for file in value])
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

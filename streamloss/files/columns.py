@@ -1,0 +1,164 @@
+"""Columns of a table: found by name or written as an expression, and checked before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import polars as pl
+import polars.selectors as cs
+
+from .names import near
+from .source import Columns
+
+# A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
+NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
+
+
+Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
+
+
+class Column(NamedTuple):
+    """One of the columns that a caller wants, in one file."""
+
+    role: str  # "labels", "predictions", "weights" or "by"
+    text: str  # as the caller wrote it
+    expression: pl.Expr
+    roots: tuple[str, ...]  # the columns that it is computed from
+    dtype: Any
+
+    @property
+    def kind(self) -> str:
+        """What must be the same in all files."""
+        if self.dtype == pl.Null:
+            return "null"
+        return "number" if self.dtype.is_numeric() or self.dtype == pl.Boolean else "text"
+
+
+def wanted(columns: Columns) -> list[tuple[str, str]]:
+    """The role and the text of every column: labels, predictions, weights, keys."""
+    weights = [] if columns.weights is None else [("weights", columns.weights)]
+    predictions = [("predictions", text) for text in columns.predictions]
+    return [("labels", columns.labels), *predictions, *weights, *(("by", text) for text in columns.by)]
+
+
+def find(columns: Columns, schema: pl.Schema, name: str) -> list[Column]:
+    """The columns in a file of that schema; ValueError or TypeError, which name the file, if one does not serve."""
+    return [_find(role, text, schema, name) for role, text in wanted(columns)]
+
+
+def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
+    expression, roots = (named(text), (text,)) if text in schema else _parsed(role, text, schema, name)
+    try:
+        dtype = pl.LazyFrame(schema=schema).select(expression.alias("x")).collect_schema()["x"]
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}") from error
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+        what = "plain values" if role == "by" else "numbers"
+        raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
+    if role != "by" and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
+        raise TypeError(f"column {text!r} of {name} must hold numbers for {role}, got {dtype}")
+    return Column(role, text, expression, roots, dtype)
+
+
+def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr, tuple[str, ...]]:
+    """The text as a Polars SQL expression that yields one value a row."""
+    try:
+        expression = pl.sql_expr(text)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = "" if text.isidentifier() else f", and as an expression it fails: {one_line(error)}"
+        raise _missing(role, text, text, schema, name, reason) from None
+    roots = tuple(dict.fromkeys(expression.meta.root_names()))
+    for root in roots:
+        if root not in schema:
+            raise _missing(role, text, root, schema, name)
+    if not roots or expression.meta.has_multiple_outputs() or not _row_by_row(expression):
+        raise ValueError(
+            f"{text!r} for {role} must be a column of {name}, or an expression whose value in a row depends on columns"
+            " of that row alone"
+        )
+    return expression, roots
+
+
+def _row_by_row(expression: pl.Expr) -> bool:
+    """Whether no part of the expression looks at other rows: reading in batches would change what it yields."""
+    parts = [expression]
+    while parts:
+        part = parts.pop()
+        try:
+            if not part.meta.is_row_separable():
+                return False
+        except pl.exceptions.ColumnNotFoundError:
+            pass  # a function of SQL that asks for the types of its operands: it maps row by row
+        parts += part.meta.pop()
+    return True
+
+
+def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, reason: str = "") -> ValueError:
+    hint = near(column, schema.names())
+    within = "" if text == column else f", used in {text!r}"
+    has = ", ".join(schema.names())
+    return ValueError(f"{name} has no column {column!r} for {role}{within}{hint}{reason}; it has: {has}")
+
+
+def check_same(first: list[Column], first_name: str, columns: list[Column], name: str) -> None:
+    """Refuse numbers in one file and text in another."""
+    for before, now in zip(first, columns, strict=True):
+        if "null" not in (before.kind, now.kind) and before.kind != now.kind:
+            raise TypeError(
+                f"column {now.text!r} for {now.role} is {before.dtype} in {first_name} but {now.dtype} in {name};"
+                " it must hold the same kind in all files"
+            )
+
+
+class Selection:
+    """The columns wanted of one file, and the columns that stand in its path instead of in it."""
+
+    def __init__(self, columns: list[Column], constants: Mapping[str, pl.Series]) -> None:
+        self.columns, self._constants = columns, constants
+
+    def of(self, frame: Frame) -> Frame:
+        """Numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
+        constants = [pl.lit(value[0], value.dtype).alias(name) for name, value in self._constants.items()]
+        chosen = [_values(column).alias(str(i)) for i, column in enumerate(self.columns)]
+        return frame.with_columns(constants).select(chosen)
+
+    def again(self, schema: pl.Schema, name: str) -> Selection:
+        """The same columns in another table; TypeError if they are of another kind there."""
+        found = [_find(column.role, column.text, schema, name) for column in self.columns]
+        check_same(self.columns, "chunk 0", found, name)
+        return Selection(found, self._constants)
+
+    @property
+    def roots(self) -> list[str]:
+        """The columns of the file that are needed."""
+        return self._roots(self.columns)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Those from which numbers are computed, whatever their first rows look like."""
+        return self._roots(column for column in self.columns if column.role != "by")
+
+    def _roots(self, columns: Iterable[Column]) -> list[str]:
+        return [r for r in dict.fromkeys(r for column in columns for r in column.roots) if r not in self._constants]
+
+
+def _values(column: Column) -> pl.Expr:
+    if column.role == "by":
+        return column.expression
+    return column.expression.cast(pl.Float32 if column.dtype in NARROW else pl.Float64).fill_null(float("nan"))
+
+
+def named(column: str) -> pl.Expr:
+    """The column of that name; pl.col would take "*" and "^...$" for patterns."""
+    return cs.by_name(column).as_expr()
+
+
+def dtypes(columns: list[Column]) -> Mapping[str, str]:
+    """What a checkpoint keeps of the types."""
+    return {column.text: str(column.dtype) for column in columns}
+
+
+def one_line(error: BaseException) -> str:
+    """The reason that Polars gives, without its advice."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,127 @@
+"""Tables in memory, or that another library computes: Polars, pandas, and whatever speaks Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from .columns import Selection
+from .part import ERRORS, ROWS, Part, Piece, readable, slices
+
+
+def open_frame(source: Any) -> Part:
+    """The table as a part; TypeError for what is no table."""
+    if isinstance(source, pl.DataFrame):
+        return Lazy(source.lazy(), "the DataFrame", source.height)
+    if isinstance(source, pl.LazyFrame):
+        return Lazy(source, "the LazyFrame", None)
+    module = type(source).__module__.partition(".")[0]
+    if module == "pandas" and hasattr(source, "iloc"):
+        return Pandas(source)
+    if hasattr(source, "__arrow_c_stream__") or (module == "pyarrow" and hasattr(source, "to_batches")):
+        return Stream(source)
+    raise TypeError(f"expected a table, got {type(source).__name__}")
+
+
+class _InMemory:
+    """What every table here has in common: it is no file, and a later run cannot know that it is the same."""
+
+    name: str
+    schema: pl.Schema
+    rows: int | None = None
+    size = 0
+    identity: Mapping[str, Any] = {}
+
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
+        """The rows from a row on."""
+        try:
+            for frame in self._frames(columns, row):
+                yield Piece(frame, 0)
+        except (*ERRORS, OSError) as error:
+            raise readable(self.name, error) from error
+
+    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        raise NotImplementedError
+
+
+class Lazy(_InMemory):
+    """A query of Polars, which its streaming engine computes as it is read."""
+
+    def __init__(self, frame: pl.LazyFrame, name: str, rows: int | None) -> None:
+        self.name, self._frame, self.rows = name, frame, rows
+        try:
+            self.schema = frame.collect_schema()
+        except (*ERRORS, OSError) as error:
+            raise readable(name, error) from error
+
+    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        lazy = columns.of(self._frame.slice(row))
+        yield from lazy.collect_batches(chunk_size=ROWS, engine="streaming")
+
+
+class Pandas(_InMemory):
+    """A pandas DataFrame, converted a piece at a time."""
+
+    name = "the DataFrame"
+
+    def __init__(self, frame: Any) -> None:
+        self._columns = {str(name): frame.iloc[:, i] for i, name in enumerate(frame.columns)}
+        self.rows = len(frame)
+        self.schema = pl.Schema({name: _pandas_type(column) for name, column in self._columns.items()})
+
+    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        for start in range(row, self.rows or 0, ROWS):
+            parts = {
+                name: pl.from_pandas(self._columns[name].iloc[start : start + ROWS], include_index=False)
+                for name in columns.roots
+            }
+            yield columns.of(pl.DataFrame(parts).cast({name: self.schema[name] for name in parts}))
+
+
+def _pandas_type(column: Any) -> Any:
+    try:
+        values: Any = pl.from_pandas(column.head(ROWS if column.dtype == object else 1))
+        return values.dtype
+    except (TypeError, ValueError, *ERRORS):  # objects of several kinds
+        return pl.Object()
+
+
+class Stream(_InMemory):
+    """A table, reader, dataset or relation that yields Arrow record batches; a reader can be read once."""
+
+    def __init__(self, source: Any) -> None:
+        self.name = f"the {type(source).__name__}"
+        self._dataset = None if hasattr(source, "__arrow_c_stream__") else source
+        try:
+            self._reader = None if self._dataset is not None else pa.RecordBatchReader.from_stream(source)
+            schema = source.schema if self._reader is None else self._reader.schema
+            self.schema = pl.DataFrame(schema.empty_table()).schema
+        except (*ERRORS, OSError) as error:
+            raise readable(self.name, error) from error
+
+    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        batches = self._reader
+        if self._dataset is not None:
+            batches = self._dataset.to_batches(
+                columns=columns.roots, batch_size=ROWS, batch_readahead=2, fragment_readahead=1
+            )
+        assert batches is not None
+        yield from slices(batches, columns, row)
+
+
+class Frames(_InMemory):
+    """Frames that a program makes, one after the other, once."""
+
+    def __init__(self, first: Part, others: Iterator[Any]) -> None:
+        self.name, self.schema = "chunk 0", first.schema
+        self._first, self._others = first, others
+
+    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        yield from (piece.frame for piece in self._first.pieces(columns, row, 0))
+        for number, chunk in enumerate(self._others, 1):
+            part = open_frame(chunk)
+            own = columns.again(part.schema, f"chunk {number}")
+            yield from (piece.frame for piece in part.pieces(own, 0, 0))

@@ -1,0 +1,225 @@
+"""The single losses of a run, written as they come to a .npy or a Parquet file.
+
+Until all are there they lie beside it, under a name that begins with a dot. What a checkpoint has counted is on the
+disk by then, and what came after it is cut off when the run goes on: the file has every row once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..keys import Coded
+from . import outputs
+from .source import Array, Columns
+
+T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """A file of losses in the making."""
+
+    path: Path
+
+    def begin(self, kept: Any) -> None:
+        """Begin anew with None, or go on from what `keep` returned, which may be of an earlier process."""
+
+    def add(self, losses: Array, by: tuple[Any, ...]) -> None:
+        """Add rows: losses by prediction and row, and the columns of keys."""
+
+    def keep(self) -> Any:
+        """Have the disk keep all that was added; returns what `begin` needs to go on from here."""
+
+    def finish(self) -> None:
+        """Put the whole file in place; what lies beside it is left to `discard`."""
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+
+
+def open_writer(path: Path, columns: Columns) -> Writer:
+    """The writer for this ending; ValueError for one that is unknown."""
+    if path.suffix.lower() == ".npy":
+        if columns.by:
+            raise ValueError(f"losses_out: {path} has no place for keys (by); write a .parquet file")
+        return NpyWriter(path, len(columns.predictions))
+    if path.suffix.lower() == ".parquet":
+        names = ("loss",) if len(columns.predictions) == 1 else columns.predictions
+        double = set(columns.by) & set(names)
+        if double:
+            raise ValueError(f"losses_out: {path} would have two columns {double.pop()!r}")
+        return ParquetWriter(path, (*columns.by, *names))
+    raise ValueError(f"losses_out: unknown kind of file {path.suffix!r}, expected .parquet or .npy")
+
+
+def _named(method: Callable[..., T]) -> Callable[..., T]:
+    """The method, whose errors say which file could not be written."""
+
+    @functools.wraps(method)
+    def call(self: Writer, *arguments: Any) -> T:
+        with outputs.naming(self.path):
+            return method(self, *arguments)
+
+    return call
+
+
+class NpyWriter:
+    """float64, a row for each row of the source; a column for each prediction if there are several."""
+
+    HEADER = 128  # bytes: room for any shape
+
+    def __init__(self, path: Path, predictions: int) -> None:
+        self.path, self.part, self.predictions = path, outputs.temporary(path), predictions
+        self.rows = 0
+        self.inner: tuple[int, ...] = ()  # the shape of the losses of a row
+
+    @_named
+    def begin(self, kept: Any) -> None:
+        """The header comes last: its room is left free."""
+        if kept is None:
+            self.part.write_bytes(bytes(self.HEADER))
+            return
+        self.rows, self.inner = kept["rows"], tuple(kept["inner"])
+        size = self.HEADER + 8 * self.rows * int(np.prod(self.inner))
+        if not self.part.exists() and self.path.is_file() and self.path.stat().st_size == size:
+            os.replace(self.path, self.part)  # the earlier run ended between its last two steps
+        if not self.part.exists() or self.part.stat().st_size < size:
+            raise ValueError(f"{self.part} is gone or cut short: the checkpoint counts on its {self.rows} losses")
+        os.truncate(self.part, size)
+
+    @_named
+    def add(self, losses: Array, by: tuple[Any, ...]) -> None:
+        """Rows, one after the other."""
+        rows = losses[0] if self.predictions == 1 else np.moveaxis(losses, 0, -1)
+        if self.rows and rows.shape[1:] != self.inner:
+            raise ValueError(f"losses_out: {self.path} needs rows of one shape, got {self.inner} and {rows.shape[1:]}")
+        self.inner = rows.shape[1:]
+        with self.part.open("ab") as file:
+            file.write(np.ascontiguousarray(rows, "<f8").data)
+        self.rows += len(rows)
+
+    @_named
+    def keep(self) -> Any:
+        """How many rows there are."""
+        outputs.sync(self.part)
+        return {"rows": self.rows, "inner": list(self.inner)}
+
+    @_named
+    def finish(self) -> None:
+        """Write the header and put the file in place."""
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {(self.rows, *self.inner)!r}, }}"
+        text = header.ljust(self.HEADER - 11) + "\n"
+        with self.part.open("r+b") as file:
+            file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+        outputs.place(self.part, self.path)
+
+    def discard(self) -> None:
+        """Remove the rows."""
+        self.part.unlink(missing_ok=True)
+
+
+class ParquetWriter:
+    """A column for each key and each prediction; parts of a million rows, streamed into one file at the end.
+
+    A Parquet file cannot be cut and continued. Files of their own can: what a checkpoint counts are whole parts.
+    """
+
+    ROWS = 1 << 20  # of a part
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        self.path, self.folder, self.names = path, outputs.temporary(path), names
+        self.parts = self.rows = 0
+        self.waiting: list[Any] = []
+
+    @_named
+    def begin(self, kept: Any) -> None:
+        """Keep whole parts only."""
+        self.parts, self.rows = (0, 0) if kept is None else (kept["parts"], kept["rows"])
+        if kept is None:
+            self.discard()
+            self.folder.mkdir()
+        missing = [part for part in range(self.parts) if not self._part(part).exists()]
+        if missing:
+            raise ValueError(f"{self._part(missing[0])} is gone: the checkpoint counts on its losses")
+        for path in set(self.folder.iterdir()) - {self._part(part) for part in range(self.parts)}:
+            path.unlink()
+
+    @_named
+    def add(self, losses: Array, by: tuple[Any, ...]) -> None:
+        """Rows, that wait until they are enough for a part."""
+        import polars as pl
+
+        if losses.ndim != 2:
+            raise ValueError(f"losses_out: {self.path} needs one loss a row, got rows of shape {losses.shape[2:]}")
+        columns = [*map(_series, by), *map(pl.Series, losses)]
+        self.waiting.append(pl.DataFrame(dict(zip(self.names, columns, strict=True))))
+        self.rows += losses.shape[1]
+        if sum(frame.height for frame in self.waiting) >= self.ROWS:
+            self._flush()
+
+    def _part(self, number: int) -> Path:
+        return self.folder / f"{number:08d}.parquet"
+
+    def _flush(self) -> None:
+        import polars as pl
+
+        if self.waiting:
+            path = self._part(self.parts)
+            frame = pl.concat(self.waiting, how="vertical_relaxed")
+            with _polars_writes(self.path):
+                frame.write_parquet(path, compression="lz4")
+            outputs.sync(path)
+            self.parts, self.waiting = self.parts + 1, []
+
+    @_named
+    def keep(self) -> Any:
+        """How many parts there are."""
+        self._flush()
+        outputs.sync(self.folder)
+        return {"parts": self.parts, "rows": self.rows}
+
+    @_named
+    def finish(self) -> None:
+        """Stream the parts into one file and put it in place."""
+        import polars as pl
+
+        self._flush()
+        whole = self.folder / "whole"
+        parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
+        with _polars_writes(self.path):  # files may hold a key as integers of different widths
+            pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
+        outputs.place(whole, self.path)
+
+    def discard(self) -> None:
+        """Remove the parts."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def _polars_writes(path: Path) -> Iterator[None]:
+    """Polars has errors of its own for a disk that is full."""
+    import polars as pl
+
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise OSError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+
+
+def _series(column: Any) -> Any:
+    """A column of keys as Polars has it."""
+    import polars as pl
+
+    if isinstance(column, Coded):
+        codes = pl.Series(np.asarray(column.codes, np.int64))
+        return pl.Series(list(column.values), dtype=pl.String).gather(codes.set(codes < 0, None))
+    if isinstance(column, np.ma.MaskedArray):
+        return pl.Series(column.data).set(pl.Series(np.ma.getmaskarray(column)), None)
+    return pl.Series(column)

@@ -1,0 +1,94 @@
+"""Files that appear whole or not at all, under names that a killed run leaves at most once."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written before it is whole: always the same name, so that no killed run adds to the last."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def check(path: str | os.PathLike[str]) -> Path:
+    """The path, if a file can be put there; OSError, before anything is computed, if not."""
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a directory")
+    if path.exists() and not path.is_file():
+        raise OSError(f"cannot write {path}: it is no regular file")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+    with naming(path):
+        probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            probe.open("xb").close()
+        finally:
+            probe.unlink(missing_ok=True)
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say which file could not be written; the system names a temporary one, or none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; what lies there at the end is put in place in one step, for good."""
+    new = temporary(path)
+    with naming(path):
+        try:
+            yield new
+            place(new, path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
+
+
+def place(new: Path, path: Path) -> None:
+    """Rename a file; after a power loss there is the old one or the new one."""
+    sync(new)
+    os.replace(new, path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Have the disk keep a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Put a file with this content in place."""
+    with replacing(path) as new:
+        new.write_bytes(data)
+
+
+def check_apart(written: Sequence[str], read: Sequence[str | None]) -> None:
+    """Refuse to write what is read, or two things to one file."""
+    for i, path in enumerate(written):
+        if any(os.path.abspath(path) == os.path.abspath(other) for other in written[:i]):
+            raise ValueError(f"cannot write {path}: it is given for two outputs")
+        for source in filter(None, read):
+            inside = os.path.isdir(source) and Path(os.path.realpath(source)) in Path(os.path.realpath(path)).parents
+            if inside or fnmatch.fnmatch(path, source) or (os.path.exists(path) and _same(path, source)):
+                raise ValueError(f"cannot write {path}: it belongs to what is read, {source}")
+
+
+def _same(path: str, other: str) -> bool:
+    return os.path.exists(other) and os.path.samefile(path, other)

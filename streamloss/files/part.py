@@ -1,0 +1,61 @@
+"""One file of a table: what every format offers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import polars as pl
+import pyarrow as pa
+
+from .columns import Selection
+
+ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
+ROWS = 1 << 20  # of a batch: 8 MB a column at the most
+
+
+class Piece(NamedTuple):
+    """Some rows of a file."""
+
+    frame: pl.DataFrame
+    bytes: int  # of the file that have been read up to the end of this piece, an estimate
+    offset: int = 0  # where reading can go on, for a format that needs more than the number of rows
+
+
+class Part(Protocol):
+    """A file that has been opened and checked as far as its beginning and its end tell."""
+
+    name: str
+    size: int  # bytes
+    schema: pl.Schema  # a column of which nothing is known is Null
+    rows: int | None  # None where counting them would mean reading the file
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What tells that it is still the same file, for JSON."""
+        ...
+
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
+        """The columns from a row on, whose offset is known where the format has one."""
+        ...
+
+
+def local_identity(path: Path) -> Mapping[str, Any]:
+    """Where a file lies, its size and when it was changed."""
+    status = path.stat()
+    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def readable(name: str, error: BaseException) -> ValueError:
+    """The reason why a file cannot be read, in one line without the reader's advice."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ValueError(f"{name} cannot be read: {reason}")
+
+
+def slices(batches: Iterable[Any], columns: Selection, skip: int = 0) -> Iterator[pl.DataFrame]:
+    """What is selected of Arrow record batches, at most ROWS rows at a time, without the first `skip` rows."""
+    for batch in batches:
+        for start in range(skip, batch.num_rows, ROWS):
+            yield columns.of(pl.DataFrame(batch.select(columns.roots).slice(start, ROWS)))
+        skip = max(0, skip - batch.num_rows)

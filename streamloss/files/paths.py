@@ -1,0 +1,104 @@
+"""From what a caller names to files: a path, a pattern, a directory, a URL, or a list of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from .formats import TABLES, ending, unknown
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+HIDDEN = (".", "_")
+
+
+class File(NamedTuple):
+    """A file, or a URL, and the columns that its directories stand for."""
+
+    path: str
+    keys: Mapping[str, str | None]
+
+
+def find(names: Iterable[str | os.PathLike[str]]) -> list[File]:
+    """The files, in the order given, and sorted within a pattern or a directory.
+
+    A file that is named twice is refused: its rows would count twice.
+    """
+    files = [file for name in names for file in _expand(os.fspath(name))]
+    seen = set()
+    for file in files:
+        if ending(urlsplit(file.path).path if is_url(file.path) else file.path) is None:
+            raise unknown(file.path, TABLES)
+        real = file.path if is_url(file.path) else os.path.realpath(file.path)
+        if real in seen:
+            raise ValueError(f"{file.path} is given twice: its rows would count twice")
+        seen.add(real)
+    keys = [sorted(file.keys) for file in files]
+    for file, own in zip(files, keys, strict=True):
+        if own != keys[0]:
+            raise ValueError(
+                f"{file.path} lies under the partition keys {own}, but {files[0].path} under {keys[0]}:"
+                " they must be the same for all files"
+            )
+    return files
+
+
+def is_url(path: str) -> bool:
+    """Whether it names a scheme; `c://` does not."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def _expand(name: str) -> Iterator[File]:
+    if name.startswith("file://"):
+        name = unquote(urlsplit(name).path)
+    if is_url(name):
+        yield File(name, {})
+    elif os.path.isdir(name):
+        yield from _directory(name)
+    elif os.path.lexists(name):
+        yield File(name, {})
+    elif re.search(r"[*?\[]", name):
+        yield from _pattern(name)
+    else:
+        raise FileNotFoundError(f"no such file: {name}")
+
+
+def _pattern(pattern: str) -> Iterator[File]:
+    paths = sorted(glob.glob(pattern, recursive=True))
+    if not paths:
+        raise FileNotFoundError(f"no file matches {pattern}")
+    fixed = len(re.split(r"[*?\[]", pattern)[0].rpartition("/")[0])
+    for path in paths:
+        if not os.path.isdir(path):
+            yield File(path, _keys(path[fixed:]))
+        elif "**" not in pattern:
+            yield from (file._replace(keys={**_keys(path[fixed:]), **file.keys}) for file in _directory(path))
+
+
+def _directory(root: str) -> Iterator[File]:
+    """The data files below a directory; hidden ones, and marks like _SUCCESS, are not data."""
+    found: list[str] = []
+    for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+        folders[:] = sorted(each for each in folders if not each.startswith(HIDDEN) or "=" in each)
+        found += [os.path.join(folder, each) for each in names if not each.startswith(HIDDEN) and ending(each)]
+    if not found:
+        raise ValueError(f"{root} is a directory without data files; expected {', '.join(TABLES)}")
+    formats = sorted({TABLES[ending(path) or ""] for path in found})
+    if len(formats) > 1:
+        raise ValueError(
+            f"{root} is a directory of several formats, {', '.join(formats)}; name the files that are meant"
+        )
+    yield from (File(path, _keys(os.path.relpath(path, root))) for path in sorted(found))
+
+
+def _keys(path: str) -> Mapping[str, str | None]:
+    """The keys of directories named key=value."""
+    pairs = [part.split("=", 1) for part in path.split("/")[:-1] if "=" in part]
+    return {unquote(key): None if value == NO_VALUE else unquote(value) for key, value in pairs if key}
+
+
+def _raise(error: OSError) -> None:
+    raise error

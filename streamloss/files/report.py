@@ -1,0 +1,122 @@
+"""What has been found, for programs: JSON and CSV. For people there is `table`.
+
+To add a form, write its function here and give it an option in `cli`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..accumulator import Accumulator
+from ..grouped import GroupedAccumulator
+from ..reduction import Reduction
+from .results import Found, Results
+
+REDUCTIONS = tuple(reduction for reduction in Reduction if reduction is not Reduction.NONE)
+
+
+def total(found: Found) -> Accumulator:
+    """All groups together."""
+    return found.total() if isinstance(found, GroupedAccumulator) else found
+
+
+def key_names(results: Results) -> tuple[str, ...]:
+    """The names of the columns of keys; files that Python has saved do not know them."""
+    if results.by or not isinstance(results.first, GroupedAccumulator):
+        return results.by
+    width = max((len(parts(key)) for key in results.first), default=1)
+    return ("key",) if width == 1 else tuple(f"key {number}" for number in range(1, width + 1))
+
+
+def parts(key: Any) -> tuple[Any, ...]:
+    """The entries of a key, one for each column."""
+    return key if isinstance(key, tuple) else (key,)
+
+
+def as_json(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> str:
+    """One object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
+    content: dict[str, Any] = {"loss": repr(results.first.loss)}
+    names = key_names(results)
+    bodies = {name: _body(found, names, reductions) for name, found in results.found.items()}
+    content |= {"predictions": bodies} if len(bodies) > 1 else next(iter(bodies.values()))
+    return json.dumps(content, default=str).replace("Infinity", "1e999")
+
+
+def _body(found: Found, names: Sequence[str], reductions: Sequence[Reduction]) -> dict[str, Any]:
+    body = _numbers(total(found), reductions)
+    if isinstance(found, GroupedAccumulator):
+        body["groups"] = [
+            {"key": {name: _json_key(part) for name, part in zip(names, key, strict=True)}}
+            | _numbers(group, reductions)
+            for key, group in _groups(found)
+        ]
+    return body
+
+
+def _numbers(accumulator: Accumulator, reductions: Sequence[Reduction]) -> dict[str, Any]:
+    numbers = {
+        "count": accumulator.count,
+        "nonzero_count": accumulator.nonzero_count,
+        "skipped_count": accumulator.skipped_count,
+        "loss_sum": _number(accumulator.loss_sum),
+        "weight_sum": _number(accumulator.weight_sum),
+        "results": {str(reduction): _number(accumulator.result(reduction)) for reduction in reductions},
+    }
+    if accumulator.stderr:
+        errors = {str(reduction): _number(accumulator.standard_error(reduction)) for reduction in reductions}
+        numbers["standard_errors"] = errors
+    return numbers
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json_key(part: Any) -> Any:
+    return repr(part) if isinstance(part, float) and not math.isfinite(part) else part
+
+
+def as_csv(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> Iterator[str]:
+    """Lines as of RFC 4180: a header, and a row for each prediction and group; floats read back as the same floats.
+
+    A missing key is an empty field, and an empty string is "".
+    """
+    several = len(results.found) > 1
+    header = [*(["prediction"] if several else []), *key_names(results)]
+    header += ["count", "nonzero_count", "skipped_count", "weight_sum", *map(str, reductions)]
+    if results.first.stderr:
+        header += [f"{reduction}_standard_error" for reduction in reductions]
+    yield _line(header)
+    for name, found in results.found.items():
+        for key, accumulator in _groups(found):
+            yield _line([*([name] if several else []), *key, *_columns(accumulator, reductions)])
+
+
+def _groups(found: Found) -> Iterator[tuple[tuple[Any, ...], Accumulator]]:
+    if isinstance(found, Accumulator):
+        yield (), found
+    else:
+        yield from ((parts(key), accumulator) for key, accumulator in found.items())
+
+
+def _columns(accumulator: Accumulator, reductions: Sequence[Reduction]) -> list[Any]:
+    columns: list[Any] = [accumulator.count, accumulator.nonzero_count, accumulator.skipped_count]
+    columns += [accumulator.weight_sum, *(accumulator.result(reduction) for reduction in reductions)]
+    if accumulator.stderr:
+        columns += [accumulator.standard_error(reduction) for reduction in reductions]
+    return columns
+
+
+def _line(fields: Sequence[Any]) -> str:
+    return ",".join(map(_field, fields)) + "\r\n"
+
+
+def _field(value: Any) -> str:
+    if value is None:
+        return ""
+    text = repr(value) if isinstance(value, float) else str(value)
+    quoted = not text or any(mark in text for mark in ',"\r\n')
+    return '"' + text.replace('"', '""') + '"' if quoted else text

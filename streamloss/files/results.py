@@ -1,0 +1,93 @@
+"""What a run has found, one accumulator for each of its predictions: as bytes, and the sum of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+
+from .. import stored
+from ..accumulator import Accumulator
+from ..grouped import GroupedAccumulator
+from ..losses import Formula, Loss
+
+Found: TypeAlias = Accumulator | GroupedAccumulator
+T = TypeVar("T")
+KINDS: dict[str, type[Accumulator] | type[GroupedAccumulator]] = {
+    "accumulator": Accumulator,
+    "grouped accumulator": GroupedAccumulator,
+}
+SEVERAL = "predictions"  # the kind of a file with an accumulator for each of several
+
+
+class Results(NamedTuple):
+    """What a run has found."""
+
+    found: dict[str, Found]  # by the names of the predictions
+    by: tuple[str, ...] = ()  # the columns of the keys, where there are groups
+
+    @property
+    def first(self) -> Found:
+        """The one for the first prediction: all have the same loss and options."""
+        return next(iter(self.found.values()))
+
+    def to_bytes(self) -> bytes:
+        """All of it. For one prediction, `load` of the accumulator's class reads it, too."""
+        names = {"predictions": list(self.found), "by": list(self.by)}
+        if len(self.found) == 1:
+            kind, header, words = stored.unpack(self.first.to_bytes())
+            return stored.pack(kind, header | names, words)
+        parts = [part.to_bytes() for part in self.found.values()]
+        return stored.pack(SEVERAL, names | {"sizes": [len(part) for part in parts]}, as_words(b"".join(parts)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> Results:
+        """Read what `to_bytes` wrote, here or of an accumulator; ValueError for anything else."""
+        kind, header, words = stored.unpack(data)
+        if kind in KINDS:
+            return cls(_named(header, [KINDS[kind].from_bytes(data, loss=loss)]), _texts(header.get("by", [])))
+        if kind != SEVERAL:
+            raise ValueError(f"it holds a {kind}, expected the state of an accumulator")
+        whole, parts, start = words.astype("<i8").tobytes(), [], 0
+        for size in header["sizes"]:
+            part = whole[start : start + size]
+            parts.append(KINDS[stored.unpack(part)[0]].from_bytes(part, loss=loss))
+            start += size
+        return cls(_named(header, parts), _texts(header["by"]))
+
+    def merge(self, other: Results) -> None:
+        """Add what another run has found; ValueError where it is of another kind, before anything is added."""
+        if list(self.found) != list(other.found):
+            raise ValueError(f"the predictions differ: {', '.join(self.found)} here, {', '.join(other.found)} there")
+        if self.by != other.by or type(self.first) is not type(other.first):
+            raise ValueError(f"the groups differ: {self.groups} here, {other.groups} there")
+        for name, found in self.found.items():
+            found.merge(other.found[name])  # type: ignore[arg-type]  # of the same type, as was checked
+
+    @property
+    def groups(self) -> str:
+        """Their columns in words."""
+        return f"by {', '.join(self.by) or 'keys'}" if isinstance(self.first, GroupedAccumulator) else "none"
+
+
+def read(path: Path, decode: Callable[[bytes], T]) -> T:
+    """What a file holds; a ValueError names it."""
+    try:
+        return decode(path.read_bytes())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def as_words(data: bytes) -> Any:
+    """Bytes as int64 words, filled up with zeros."""
+    return np.frombuffer(data + bytes(-len(data) % 8), "<i8").astype(np.int64)
+
+
+def _named(header: dict[str, Any], parts: list[Found]) -> dict[str, Found]:
+    return dict(zip(_texts(header.get("predictions", ["predictions"])), parts, strict=True))
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(map(str, values))

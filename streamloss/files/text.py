@@ -1,0 +1,220 @@
+"""CSV, TSV and NDJSON files, compressed or not: cut into blocks of whole records, which Polars parses.
+
+A block at a time, because that knows the byte and the line where it is, goes on from a byte instead of from the
+beginning, and takes less memory: 20 M rows, 655 MB, two cores: 1.5 s and 129 MB, Polars by itself 1.9 s and 372 MB.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, NamedTuple, TypeAlias
+
+import polars as pl
+import pyarrow as pa
+
+from .columns import Selection
+from .part import ERRORS, Piece, local_identity, readable
+
+BLOCK = 1 << 23  # bytes
+LONGEST = 1 << 28  # bytes of a record: what is longer is no text of this kind
+AT_ONCE = 2  # blocks parsed side by side, each with all of Polars' threads
+SAMPLE = 1 << 20  # bytes at the beginning, of whose first records
+INFERRED = 10_000  # tell the types
+COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+SEPARATORS = {"csv": ",", "tsv": "\t"}  # what is neither is NDJSON
+
+# What writers of CSV put for a missing number, and NaN as C prints it.
+MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
+
+
+Parse: TypeAlias = Callable[[bytes], pl.DataFrame]
+
+
+class Block(NamedTuple):
+    """Whole records of a file."""
+
+    data: bytes
+    offset: int  # of its end, in the decompressed text
+    bytes: int  # of the file, compressed or not, that have been read
+
+
+class Text:
+    """A file of lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = str(path), path
+        self.identity = local_identity(path)
+        self.size: int = self.identity["size"]
+        self.rows: int | None = None
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        self._compression = COMPRESSION.get(suffixes[-1])
+        kind = suffixes[-2] if self._compression else suffixes[-1]
+        self._separator = SEPARATORS.get(kind[1:])
+        sample = next(self._blocks(0, SAMPLE), None)
+        if sample is None:
+            raise ValueError(f"{path} is empty")
+        self._header = sample.data[: self._header_end(sample.data)]
+        self.schema = self._infer(sample._replace(data=sample.data[len(self._header) :]))
+
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
+        """The records from an offset on."""
+        numbers = columns.numbers
+        schema = {name: self._dtype(name, dtype, numbers) for name, dtype in self.schema.items()}
+
+        def parse(data: bytes) -> pl.DataFrame:
+            return columns.of(self._scan(data, schema)).collect(engine="streaming")
+
+        pending: deque[tuple[Block, Future[pl.DataFrame]]] = deque()
+        with ThreadPoolExecutor(AT_ONCE, "streamloss-parse") as pool:
+            for block in self._blocks(offset or len(self._header), BLOCK):
+                pending.append((block, pool.submit(parse, block.data)))
+                if len(pending) > AT_ONCE:
+                    yield self._piece(*pending.popleft(), parse)
+            while pending:
+                yield self._piece(*pending.popleft(), parse)
+
+    def _piece(self, block: Block, frame: Future[pl.DataFrame], parse: Parse) -> Piece:
+        try:
+            return Piece(frame.result(), block.bytes, block.offset)
+        except ERRORS as error:
+            raise self._blame(block, parse, error) from error
+
+    # ------------------------------------------------------------------------------------------- bytes
+
+    def _blocks(self, offset: int, size: int) -> Iterator[Block]:
+        """Blocks of about `size` bytes from an offset on; the last record may lack its end of line."""
+        rest = b""
+        with self._path.open("rb", buffering=0) as file:
+            stream: Any = None
+            while True:
+                try:
+                    stream = stream or self._decompressed(file, offset)
+                    data = stream.read(size)
+                except (*ERRORS, OSError, EOFError) as error:
+                    raise readable(self.name, error) from error
+                rest += data
+                end = self._end(rest) if data else len(rest)
+                if end:
+                    block, rest = rest[:end], rest[end:]
+                    offset += end
+                    yield Block(block, offset, file.tell() if self._compression else offset)
+                if not data:
+                    return
+                if len(rest) > LONGEST:
+                    raise ValueError(
+                        f"{self.name} cannot be read: a record of more than {LONGEST >> 20} MB begins at"
+                        f" line {self._line(offset)}"
+                    )
+
+    def _decompressed(self, file: Any, offset: int) -> Any:
+        if self._compression is None:
+            file.seek(offset)
+            return file
+        stream: IO[bytes] = pa.CompressedInputStream(file, self._compression)
+        while offset:
+            passed = len(stream.read(min(offset, BLOCK)))
+            if passed == 0:
+                raise EOFError("it ends before the position from which it should be read on")
+            offset -= passed
+        return stream
+
+    def _end(self, data: bytes) -> int:
+        """The end of the last whole record: a line of CSV whose end is in quotes goes on."""
+        end = data.rfind(b"\n") + 1
+        if self._separator is None:
+            return end
+        quotes = data.count(b'"', 0, end)
+        while quotes % 2:
+            before = data.rfind(b"\n", 0, end - 1) + 1
+            quotes -= data.count(b'"', before, end)
+            end = before
+        return end
+
+    def _line(self, offset: int) -> int:
+        """The number of the line that begins at an offset."""
+        line, at = 1, 0
+        for block in self._blocks(0, BLOCK):
+            at = block.offset - len(block.data)
+            if at >= offset:
+                break
+            line += block.data.count(b"\n", 0, offset - at)
+        return line
+
+    # ------------------------------------------------------------------------------------------- records
+
+    def _infer(self, sample: Block) -> pl.Schema:
+        """The types of the columns in the first records."""
+        if self._separator is None:
+            return self._checked(sample, lambda data: self._scan(data, None).collect()).schema
+        names = self._scan(b"", None).collect_schema().names()
+        text = dict.fromkeys(names, pl.String())
+        seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
+        types = self._scan(sample.data, None).collect_schema()
+        # Polars calls a column of which nothing was seen a column of text.
+        return pl.Schema({name: pl.Null() if seen[name].null_count() == seen.height else types[name] for name in names})
+
+    def _checked(self, sample: Block, parse: Parse) -> pl.DataFrame:
+        try:
+            return parse(sample.data)
+        except ERRORS as error:
+            raise self._blame(sample, parse, error) from error
+
+    def _dtype(self, name: str, dtype: Any, numbers: list[str]) -> Any:
+        if name in numbers and dtype != pl.Boolean:
+            return pl.Float64()  # whole numbers at the beginning say nothing about what follows
+        return pl.String() if dtype == pl.Null else dtype
+
+    def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
+        """The records, below the file's header: the first of them may lack fields, as any other may."""
+        if self._separator is None:
+            return pl.scan_ndjson(data, schema=schema, infer_schema_length=INFERRED)
+        return pl.scan_csv(
+            self._header + data,
+            schema=schema,
+            separator=self._separator,
+            null_values=MISSING,
+            infer_schema_length=INFERRED,
+        )
+
+    def _blame(self, block: Block, parse: Parse, error: BaseException) -> ValueError:
+        """The error for the first record of the block that cannot be parsed, found by halving."""
+        data, offset = block.data, block.offset - len(block.data)
+        while True:
+            half = self._end(data[: len(data) // 2]) or self._first_end(data)
+            if half >= len(data):
+                break
+            try:
+                parse(data[:half])
+                data, offset = data[half:], offset + half
+            except ERRORS as found:
+                data, error = data[:half], found
+        if self._separator:
+            fields, expected = (len(self._fields(each)) for each in (data, self._header))
+            if fields > expected:
+                error = ValueError(f"{fields} fields, expected {expected}")
+        return readable(f"line {self._line(offset)} of {self.name}", error)
+
+    def _fields(self, record: bytes) -> list[str]:
+        text = record.decode(errors="replace").strip()
+        return next(csv.reader([text], delimiter=self._separator or ","), [])
+
+    def _first_end(self, data: bytes, start: int = 0) -> int:
+        """The end of the first record that begins at `start` or later."""
+        end = data.find(b"\n", start) + 1
+        while end and self._separator and data.count(b'"', 0, end) % 2:
+            end = data.find(b"\n", end) + 1
+        return end or len(data)
+
+    def _header_end(self, data: bytes) -> int:
+        """The end of the line of names; blank lines before it belong to it."""
+        end = 0 if self._separator is None else self._first_end(data)
+        while end < len(data) and not data[:end].strip() and self._separator:
+            end = self._first_end(data, end)
+        return end
+
+
+open_part = Text

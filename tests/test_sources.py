@@ -1,0 +1,966 @@
+"""Readers: every kind of source yields the same rows, from any position on, and what is wrong is one line."""
+
+import gzip
+import math
+import os
+import random
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import h5py
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.ipc
+import pytest
+import zarr
+
+from streamloss import Accumulator
+from streamloss.files import arrays, parquet, part, text
+from streamloss.files.opening import open_source
+from streamloss.files.source import Position
+from streamloss.keys import Coded
+
+START = Position()
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Batches of few rows, so that small files have many of them."""
+    monkeypatch.setattr(part, "ROWS", 300)
+    monkeypatch.setattr(parquet, "ROWS", 300)
+    monkeypatch.setattr(arrays, "ELEMENTS", 300)
+    monkeypatch.setattr(text, "BLOCK", 5001)
+
+
+def score(source, start=START, nan="omit"):
+    """The loss of every prediction, and the keys of every row as text, from a position on."""
+    found = [Accumulator(nan=nan) for _ in source.columns.predictions]
+    keys = []
+    for batch in source.batches(start):
+        for accumulator, predictions in zip(found, batch.predictions, strict=True):
+            accumulator.update(batch.labels, predictions, batch.weights)
+        keys += zip(*map(as_text, batch.by), strict=True)
+    return found, keys
+
+
+def as_text(keys):
+    if isinstance(keys, Coded):
+        return [None if code < 0 else keys.values[code] for code in keys.codes]
+    return [None if key is None else str(key) for key in np.ma.asarray(keys).tolist()]
+
+
+def labels(source, start=START):
+    batches = [np.asarray(batch.labels) for batch in source.batches(start)]
+    return np.concatenate(batches) if batches else np.empty(0)
+
+
+# --------------------------------------------------------------------------------- the flights, in every form
+
+COLUMNS = ["arr_delay", "dep_delay", "distance", "carrier", "month"]
+ZSTD = pa.Codec("zstd")
+
+
+def packed(path, data):
+    """Write text, compressed by the ending."""
+    if path.suffix == ".gz":
+        middle = len(data) // 2
+        data = gzip.compress(data[:middle], 1) + gzip.compress(data[middle:], 1)  # members one after the other
+    elif path.suffix == ".zst":
+        data = pa.compress(data, "zstd", asbytes=True)
+    path.write_bytes(data)
+    return path
+
+
+def pieces(frame, count):
+    step = -(-frame.height // count)
+    return [frame[i : i + step] for i in range(0, frame.height, step)]
+
+
+def many(folder, frame, count=50):
+    paths = [folder / f"part-{i:02}.parquet" for i in range(count)]
+    for path, piece in zip(paths, pieces(frame, count), strict=True):
+        piece.write_parquet(path)
+    return paths
+
+
+def shuffled(folder, frame):
+    paths = many(folder, frame)
+    random.Random(1).shuffle(paths)
+    return paths
+
+
+def hive(folder, frame):
+    for (carrier, month), rows in frame.partition_by("carrier", "month", as_dict=True).items():
+        below = folder / f"carrier={carrier}" / f"month={month}"
+        below.mkdir(parents=True)
+        rows.drop("carrier", "month").write_parquet(below / "0.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.parquet").touch()
+    return folder
+
+
+def written(name, write):
+    def make(folder, frame):
+        path = folder / name
+        write(frame, path)
+        return path
+
+    return make
+
+
+def stream_file(frame, path):
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=10_000)
+
+
+def csv_bytes(frame, **options):
+    return frame.write_csv(**options).encode()
+
+
+def ndjson_bytes(frame):
+    return frame.write_ndjson().encode()
+
+
+def one_column_at_a_time(frame):
+    return {name: frame[name].cast(pl.Float64).fill_null(math.nan).to_numpy() for name in COLUMNS[:3]} | {
+        name: frame[name].to_numpy() for name in COLUMNS[3:]
+    }
+
+
+TABLES = {
+    "parquet": written("t.parquet", lambda frame, path: frame.write_parquet(path)),
+    "one row group": written("t.pq", lambda frame, path: frame.write_parquet(path, row_group_size=10**9)),
+    "many row groups": written("t.parquet", lambda frame, path: frame.write_parquet(path, row_group_size=1000)),
+    "csv": written("t.csv", lambda frame, path: frame.write_csv(path)),
+    "csv, quoted": written("t.csv", lambda frame, path: frame.write_csv(path, quote_style="always")),
+    "csv, crlf": written("t.csv", lambda frame, path: frame.write_csv(path, line_terminator="\r\n")),
+    "csv, bom": written("t.csv", lambda frame, path: frame.write_csv(path, include_bom=True)),
+    "csv, no last newline": written("t.csv", lambda frame, path: path.write_bytes(csv_bytes(frame).rstrip(b"\n"))),
+    "tsv": written("t.tsv", lambda frame, path: frame.write_csv(path, separator="\t")),
+    "csv.gz": written("t.csv.gz", lambda frame, path: packed(path, csv_bytes(frame))),
+    "csv.zst": written("t.CSV.zst", lambda frame, path: packed(path, csv_bytes(frame))),
+    "tsv.gz": written("t.tsv.gz", lambda frame, path: packed(path, csv_bytes(frame, separator="\t"))),
+    "ndjson": written("t.ndjson", lambda frame, path: frame.write_ndjson(path)),
+    "jsonl.gz": written("t.jsonl.gz", lambda frame, path: packed(path, ndjson_bytes(frame))),
+    "ndjson.zst": written("t.ndjson.zst", lambda frame, path: packed(path, ndjson_bytes(frame))),
+    "arrow": written("t.arrow", lambda frame, path: frame.write_ipc(path)),
+    "arrow, compressed": written("t.ipc", lambda frame, path: frame.write_ipc(path, compression="zstd")),
+    "arrow stream": written("t.arrow", stream_file),
+    "feather": written("t.feather", lambda frame, path: frame.to_pandas().to_feather(path)),
+    "list in any order": shuffled,
+    "pattern": lambda folder, frame: many(folder, frame) and folder / "part-*.parquet",
+    "deep pattern": lambda folder, frame: many(folder, frame) and folder / "**" / "part-[0-4][0-9].parquet",
+    "directory": lambda folder, frame: many(folder, frame) and folder,
+    "hive": hive,
+    "hive pattern": lambda folder, frame: hive(folder, frame) / "carrier=*" / "*" / "*.parquet",
+    "file url": lambda folder, frame: many(folder, frame, 1)[0].as_uri(),
+    "DataFrame": lambda folder, frame: frame,
+    "LazyFrame": lambda folder, frame: frame.lazy().filter(pl.col("distance") > -1),
+    "pandas": lambda folder, frame: frame.to_pandas(),
+    "pandas, arrow types": lambda folder, frame: frame.to_pandas(use_pyarrow_extension_array=True),
+    "arrow table": lambda folder, frame: frame.to_arrow(),
+    "reader": lambda folder, frame: frame.to_arrow().to_reader(max_chunksize=1000),
+    "dataset": lambda folder, frame: many(folder, frame) and pyarrow.dataset.dataset(folder, format="parquet"),
+    "frames": lambda folder, frame: iter(pieces(frame, 7)),
+    "list of frames": lambda folder, frame: [piece.to_pandas() for piece in pieces(frame, 3)],
+    "record batches": lambda folder, frame: iter(frame.to_arrow().to_batches(max_chunksize=5000)),
+    "mappings": lambda folder, frame: (one_column_at_a_time(piece) for piece in pieces(frame, 9)),
+}
+
+
+@pytest.fixture(scope="session")
+def frame(flights_path):
+    return pl.read_parquet(flights_path).select(COLUMNS)
+
+
+@pytest.fixture(scope="session")
+def expected(frame, flights):
+    labels, predictions, weights = flights
+    found = [Accumulator(nan="omit").update(labels, p, weights) for p in (predictions, weights)]
+    return found, frame.select(pl.col("carrier"), pl.col("month").cast(pl.String)).rows()
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_every_table_gives_the_bits_and_the_keys_of_the_arrays(tmp_path, frame, expected, kind):
+    source = open_source(
+        TABLES[kind](tmp_path, frame), "arr_delay", ["dep_delay", "distance"], "distance", ["carrier", "month"]
+    )
+    found, keys = score(source)
+    assert found == expected[0]
+    if kind in ("list in any order", "hive", "hive pattern"):
+        assert sorted(keys) == sorted(expected[1])
+    else:
+        assert keys == expected[1]
+
+
+def save_npy(folder, columns):
+    for name, values in columns.items():
+        np.save(folder / f"{name}.npy", values)
+    return lambda name: folder / f"{name}.npy"
+
+
+def save_npz(folder, columns, save=np.savez):
+    save(folder / "t.npz", **columns)
+    return lambda name: f"{folder / 't.npz'}:{name}"
+
+
+def save_hdf5(folder, columns, **options):
+    with h5py.File(folder / "t.h5", "w") as file:
+        for name, values in columns.items():
+            values = values.astype(h5py.string_dtype()) if values.dtype.kind == "U" else values
+            file.create_dataset(f"deep/{name}", data=values, **options)
+    return lambda name: f"{folder / 't.h5'}:/deep/{name}"
+
+
+def save_zarr(folder, columns):
+    store = zarr.open_group(folder / "t.zarr", mode="w")
+    for name, values in columns.items():
+        if values.dtype.kind == "U":  # its own string types are still changing
+            values = values.astype("S").view(np.uint8).reshape(len(values), -1)[:, 0]
+        store.create_array(name, data=values, chunks=(7000,))
+    return lambda name: f"{folder / 't.zarr'}:{name}"
+
+
+ARRAYS = {
+    "npy": save_npy,
+    "npz": save_npz,
+    "npz, compressed": lambda folder, columns: save_npz(folder, columns, np.savez_compressed),
+    "hdf5": save_hdf5,
+    "hdf5, chunked": lambda folder, columns: save_hdf5(folder, columns, chunks=(10_000,), compression="gzip"),
+    "zarr": save_zarr,
+    "arrays": lambda folder, columns: columns.__getitem__,
+}
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_every_kind_of_arrays_gives_the_same_bits_and_keys(tmp_path, frame, flights, expected, kind, monkeypatch):
+    monkeypatch.setattr(arrays, "ELEMENTS", 50_000)
+    columns = dict(zip(("y", "p", "w"), flights, strict=True))
+    columns |= {"carrier": frame["carrier"].to_numpy().astype("U2"), "month": frame["month"].to_numpy()}
+    name = ARRAYS[kind](tmp_path, columns)
+    by = [name("month")] if kind == "zarr" else [name("carrier"), name("month")]
+    found, keys = score(open_source(None, name("y"), [name("p"), name("w")], name("w"), by))
+    assert found == expected[0]
+    assert keys == [row[-len(by) :] for row in expected[1]]
+
+
+def test_a_file_of_several_arrays_is_a_table_of_them(tmp_path, flights, expected):
+    save_npz(tmp_path, dict(zip(("y", "p", "w"), flights, strict=True)))
+    assert score(open_source(tmp_path / "t.npz", "y", ["p", "w"], "w"))[0] == expected[0]
+
+
+def test_tuples_need_no_names(flights, expected):
+    labels, predictions, weights = flights
+    cuts = [(0, 5), (5, 200_000), (200_000, len(labels))]
+    chunks = ((labels[a:b], predictions[a:b], weights[a:b]) for a, b in cuts)
+    assert score(open_source(chunks, None, None))[0] == expected[0][:1]
+    chunks = ((labels[a:b], [predictions[a:b], weights[a:b]], weights[a:b]) for a, b in cuts)
+    assert score(open_source(chunks, "y", ["a", "b"]))[0] == expected[0]
+
+
+def test_arrays_of_any_kind_that_can_be_sliced(flights, expected, monkeypatch):
+    import dask.array
+    import torch
+
+    monkeypatch.setattr(arrays, "ELEMENTS", 50_000)
+    labels, predictions, weights = flights
+    every = [torch.from_numpy(labels), dask.array.from_array(predictions, chunks=9999), list(weights)]
+    assert score(open_source(None, *every))[0] == expected[0][:1]
+    masked = np.ma.masked_invalid(labels)
+    assert score(open_source(None, masked, predictions, weights))[0][0].count == expected[0][0].count
+
+
+# --------------------------------------------------------------------------------- positions
+
+SOME = 2000
+
+
+@pytest.fixture(scope="module")
+def sample():
+    rng = np.random.default_rng(5)
+    text = [None if i % 11 == 0 else f'a "long", name\n number {i % 7}' if i % 3 else f"b{i % 5}" for i in range(SOME)]
+    return pl.DataFrame({"y": np.arange(SOME, dtype=float), "p": rng.random(SOME), "s": text})
+
+
+POSITIONED = {
+    "parquet": lambda folder, frame: many(folder, frame, 3),
+    "one row group": lambda folder, frame: many(folder, frame, 1),
+    "csv": lambda folder, frame: [
+        packed(folder / f"{i}.csv", csv_bytes(piece)) for i, piece in enumerate(pieces(frame, 3))
+    ],
+    "csv.gz": lambda folder, frame: [
+        packed(folder / f"{i}.csv.gz", csv_bytes(piece)) for i, piece in enumerate(pieces(frame, 2))
+    ],
+    "ndjson.zst": lambda folder, frame: [packed(folder / "0.ndjson.zst", ndjson_bytes(frame))],
+    "arrow": lambda folder, frame: written("t.arrow", lambda f, path: f.write_ipc(path, record_batch_size=700))(
+        folder, frame
+    ),
+    "arrow stream": written("t.arrow", stream_file),
+    "hive": lambda folder, frame: hive(folder, frame.with_columns(carrier=pl.col("y") // 700, month=1)),
+}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", POSITIONED)
+def test_from_every_position_the_rest_of_the_rows_comes_once(tmp_path, sample, small, kind, large, monkeypatch):
+    if large:
+        monkeypatch.setattr(parquet, "LARGE", 0)
+    by = [] if kind == "hive" else ["s"]
+    source = open_source(POSITIONED[kind](tmp_path, sample), "y", ["p"], by=by)
+    whole = labels(source)
+    assert sorted(whole) == sample["y"].to_list()
+    ends = [batch.end for batch in source.batches(Position())]
+    assert len(ends) > 3
+    for end in ends:
+        assert np.array_equal(labels(source, Position(*end)), whole[end.rows :])
+    sizes = [end.bytes for end in ends]
+    assert sizes == sorted(sizes)
+    assert (ends[-1].rows, sizes[-1]) == (SOME, source.bytes)
+    if by:
+        assert [key for (key,) in score(source, ends[1])[1]] == sample["s"].to_list()[ends[1].rows :]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(2000,), (40, 50), (2, 1000), (7, 11, 13), (3, 2, 500), ()])
+@pytest.mark.parametrize("kind", ["npy", "npz, compressed", "hdf5, chunked", "zarr"])
+def test_arrays_of_any_shape_from_every_position(tmp_path, small, kind, shape, order):
+    if shape == () and kind in ("hdf5, chunked", "zarr"):
+        return
+    rng = np.random.default_rng(6)
+    columns = {name: np.asarray(rng.random(shape), order=order) for name in ("y", "p")}
+    columns["w"] = rng.random(shape[:1])
+    if kind == "zarr":
+        store = zarr.open_group(tmp_path / "t.zarr", mode="w")
+        for name, values in columns.items():
+            store.create_array(name, data=values, chunks=tuple(-(-n // 3) for n in values.shape))
+        name = f"{tmp_path}/t.zarr:{{}}".format
+    elif kind == "hdf5, chunked":
+        name = save_hdf5(tmp_path, columns, chunks=True)
+    else:
+        name = ARRAYS[kind](tmp_path, columns)
+    source = open_source(None, name("y"), name("p"), name("w"))
+    whole = Accumulator().update(columns["y"], columns["p"], columns["w"])
+    assert score(source)[0] == [whole]
+    before = Accumulator()
+    for batch in source.batches(Position()):
+        before.update(batch.labels, batch.predictions[0], batch.weights)
+        assert before + score(source, batch.end)[0][0] == whole
+    assert batch.end.rows == (shape[0] if shape else 1)
+    assert batch.end.bytes == source.bytes
+
+
+def test_a_finished_file_is_not_opened_again(tmp_path, sample, small):
+    source = open_source(many(tmp_path, sample, 3), "y", "p")
+    first = next(batch.end for batch in source.batches(Position()) if batch.end.file == 1)
+    (tmp_path / "part-00.parquet").unlink()
+    assert np.array_equal(labels(source, first), sample["y"].to_numpy()[first.rows :])
+
+
+def test_identity_tells_that_a_file_has_changed(tmp_path, sample):
+    paths = many(tmp_path, sample, 2)
+    before = open_source(paths, "y", ["p"]).identity
+    assert open_source(paths, "y", ["p"]).identity == before
+    status = paths[1].stat()
+    os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert open_source(paths, "y", ["p"]).identity != before
+    os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert open_source(paths, "y", ["p"]).identity == before
+    sample[1000:].with_columns(pl.col("p").cast(pl.Float32)).write_parquet(paths[1])
+    assert open_source(paths, "y", ["p"]).identity["files"][1]["columns"] == {"y": "Float64", "p": "Float32"}
+
+
+@pytest.mark.parametrize("kind", ["DataFrame", "LazyFrame", "pandas", "reader", "frames", "mappings"])
+def test_what_lies_in_memory_has_no_identity(tmp_path, frame, kind):
+    assert open_source(TABLES[kind](tmp_path, frame), "arr_delay", "dep_delay").identity is None
+    assert open_source(None, np.zeros(3), np.zeros(3)).identity is None
+
+
+# --------------------------------------------------------------------------------- what the caller got wrong
+
+
+def make_wrong(folder):
+    """A folder of good and of bad files."""
+    good = pl.DataFrame({"y": [1.0, 2.0, 3.0], "p": [1.5, 2.5, 3.5], "arr_delay": [1, 2, 3], "name": ["a", "b", "c"]})
+    good.write_parquet(folder / "t.parquet")
+    good.write_csv(folder / "t.csv")
+    good.write_ipc(folder / "t.arrow")
+    good.write_ndjson(folder / "t.ndjson")
+    good.with_columns(y=pl.col("name")).write_parquet(folder / "text.parquet")
+    good.drop("p").write_parquet(folder / "narrow.parquet")
+    good.with_columns(name=1).write_parquet(folder / "numbered.parquet")
+    nested = good.with_columns(y=pl.concat_list("y", "p"), p=pl.struct("y", "p"), b=pl.lit(b"x"))
+    nested.write_parquet(folder / "nested.parquet")
+    data = (folder / "t.parquet").read_bytes()
+    (folder / "cut.parquet").write_bytes(data[: len(data) // 2])
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    (folder / "footer.parquet").write_bytes(data[:footer] + bytes(64) + data[footer + 64 :])
+    (folder / "length.parquet").write_bytes(data[:-8] + b"\xff\xff\xff\x7f" + data[-4:])
+    big = pl.DataFrame({"y": np.arange(50_000.0), "p": np.arange(50_000.0)})
+    big.write_parquet(folder / "big.parquet", compression="snappy")
+    data = bytearray((folder / "big.parquet").read_bytes())
+    data[1000:200_000] = bytes(199_000)
+    (folder / "pages.parquet").write_bytes(data)
+    (folder / "empty.parquet").write_bytes(b"")
+    (folder / "empty.csv").write_bytes(b"")
+    (folder / "empty.arrow").write_bytes(b"")
+    (folder / "not.parquet").write_text("y,p\n1,2\n")
+    (folder / "not.arrow").write_text("y,p\n1,2\n")
+    data = (folder / "t.arrow").read_bytes()
+    (folder / "cut.arrow").write_bytes(data[: len(data) // 2])
+    (folder / "word.csv").write_text('y,p,n\n1,2,"a\nb"\nx1,3,c\n')
+    (folder / "late.csv").write_text("y,p\n" + "1,2\n" * 30_000 + "oops,2\n" + "1,2\n" * 10)
+    (folder / "long.csv").write_text("y,p\n" + "1,2\n" * 20_000 + "1,2,3\n" + "1,2\n" * 10)
+    (folder / "late.ndjson").write_text('{"y":1,"p":2}\n' * 20_000 + '{"y":1,"p":\n' + '{"y":1,"p":2}\n')
+    (folder / "text.ndjson").write_text('{"y":1,"p":2}\n' * 20_000 + '{"y":"one","p":2}\n')
+    (folder / "not.ndjson").write_text("y,p\n1,2\n")
+    lines = "".join(f"{i},{i * i % 7919}\n" for i in range(30_000))
+    squeezed = gzip.compress(("y,p\n" + lines).encode())
+    (folder / "cut.csv.gz").write_bytes(squeezed[: len(squeezed) // 2])
+    (folder / "not.csv.gz").write_text("y,p\n1,2\n")
+    (folder / "not.csv.zst").write_text("y,p\n1,2\n")
+    (folder / "cut.csv.zst").write_bytes(pa.compress(lines.encode(), "zstd", asbytes=True)[:10_000])
+    (folder / "empty.csv.gz").write_bytes(gzip.compress(b""))
+    (folder / "late.csv.gz").write_bytes(gzip.compress((folder / "late.csv").read_bytes()))
+    (folder / "t.xlsx").write_text("?")
+    (folder / "none").mkdir()
+    (folder / "none" / "_SUCCESS").touch()
+    (folder / "both").mkdir()
+    good.write_parquet(folder / "both" / "a.parquet")
+    good.write_csv(folder / "both" / "b.csv")
+    for place in ("hive/k=1", "hive/j=1"):
+        (folder / place).mkdir(parents=True)
+        good.write_parquet(folder / place / "a.parquet")
+    os.mkfifo(folder / "pipe.csv")
+    make_wrong_arrays(folder)
+
+
+def make_wrong_arrays(folder):
+    zeros = np.zeros(4)
+    for name, values in {
+        "y": zeros,
+        "short": zeros[:3],
+        "wide": np.zeros((4, 2)),
+        "names": np.array(["a"] * 4),
+    }.items():
+        np.save(folder / f"{name}.npy", values)
+    np.save(folder / "objects.npy", np.array([{}, None, 1, 2], object), allow_pickle=True)
+    np.savez(folder / "t.npz", y=zeros, p=zeros, o=np.array([{}, None], object))
+    np.savez_compressed(folder / "big.npz", y=np.random.default_rng(0).random(10_000))
+    data = bytearray((folder / "big.npz").read_bytes())
+    data[40_000:40_100] = bytes(100)
+    (folder / "bad.npz").write_bytes(data)
+    (folder / "cut.npz").write_bytes(data[:1000])
+    (folder / "cut.npy").write_bytes((folder / "y.npy").read_bytes()[:-8])
+    with h5py.File(folder / "t.h5", "w") as file:
+        file["group/y"] = zeros
+        file["group/p"] = zeros
+        file["group/table"] = np.zeros(4, [("y", float), ("p", float)])
+        file["group/names"] = np.array(["a"] * 4, h5py.string_dtype())
+    (folder / "not.h5").write_text("no")
+    store = zarr.open_group(folder / "t.zarr", mode="w")
+    store.create_array("deep/y", data=zeros)
+    store.create_array("deep/short", data=zeros[:3])
+    (folder / "not.zarr").mkdir()
+
+
+def table(source, labels="y", predictions="p", weights=None, by=()):
+    return source, labels, predictions, weights, by
+
+
+def files(labels, predictions=None, weights=None, by=()):
+    return None, labels, predictions or labels, weights, by
+
+
+GONE = FileNotFoundError
+WRONG = {
+    "no such file": (table("missing.parquet"), GONE, "no such file: missing.parquet"),
+    "no such file in a list": (table(["t.parquet", "missing.parquet"]), GONE, "no such file: missing.parquet"),
+    "no match": (table("missing-*.parquet"), GONE, "no file matches missing-*.parquet"),
+    "no data": (table("none"), ValueError, "none is a directory without data files; expected .parquet, "),
+    "several formats": (table("both"), ValueError, "both is a directory of several formats, parquet, text"),
+    "twice": (table(["t.parquet", "./t.parquet"]), ValueError, "./t.parquet is given twice"),
+    "partitions": (table("hive"), ValueError, "hive/k=1/a.parquet lies under the partition keys ['k'], but hive/j=1/"),
+    "unknown kind": (table("t.xlsx"), ValueError, "t.xlsx: unknown kind of file '.xlsx', expected one of .parquet, "),
+    "an array as a table": (table("y.npy"), ValueError, "unknown kind of file '.npy', expected one of .parquet"),
+    "a pipe": (table("pipe.csv"), ValueError, "pipe.csv is no regular file"),
+    "a number": (table(3), TypeError, "source must be paths, a table or an iterable of chunks, got int"),
+    "no chunks": (table([]), ValueError, "the source yields no chunks"),
+    "chunks of numbers": (table([3]), TypeError, "chunk 0 must be"),
+    "a mapping": (table({"y": [1.0]}), TypeError, "source must be paths, a table or an iterable of chunks, got dict"),
+    "no column": (table("t.parquet", "z"), ValueError, "t.parquet has no column 'z' for labels; it has: y, p, arr_d"),
+    "near column": (
+        table("t.csv", "ar_delay"),
+        ValueError,
+        "no column 'ar_delay' for labels (did you mean 'arr_delay'?)",
+    ),
+    "no prediction": (table("t.ndjson", "y", ["p", "q"]), ValueError, "t.ndjson has no column 'q' for predictions"),
+    "no weights": (table("t.arrow", weights="w"), ValueError, "t.arrow has no column 'w' for weights"),
+    "no key": (table("t.parquet", by=["nam"]), ValueError, "no column 'nam' for by (did you mean 'name'?)"),
+    "no column in one": (
+        table(["t.parquet", "narrow.parquet"]),
+        ValueError,
+        "narrow.parquet has no column 'p' for pred",
+    ),
+    "no column to compute": (
+        table("t.csv", "y + q"),
+        ValueError,
+        "t.csv has no column 'q' for labels, used in 'y + q'",
+    ),
+    "no name of a column": (table("t.csv", np.zeros(3)), TypeError, "labels must be the name of a column, got ndarray"),
+    "no labels": (table("t.csv", None), TypeError, "labels must be the name of a column, got NoneType"),
+    "no predictions": (table("t.csv", "y", []), ValueError, "predictions must be one or several, got none"),
+    "SQL": (table("t.csv", "y +"), ValueError, "no column 'y +' for labels, and as an expression it fails: "),
+    "aggregate": (
+        table("t.csv", "max(y)"),
+        ValueError,
+        "'max(y)' for labels must be a column of t.csv, or an expression",
+    ),
+    "hidden aggregate": (table("t.csv", "y - avg(y)"), ValueError, "'y - avg(y)' for labels must be a column of t.csv"),
+    "window": (
+        table("t.csv", "sum(y) over (order by p)"),
+        ValueError,
+        "whose value in a row depends on columns of that",
+    ),
+    "constant": (table("t.csv", "y", "1"), ValueError, "'1' for predictions must be a column of t.csv"),
+    "SQL types": (table("t.parquet", "y + name"), (ValueError, TypeError), "'y + name'"),
+    "text": (
+        table("t.parquet", "name"),
+        TypeError,
+        "column 'name' of t.parquet must hold numbers for labels, got String",
+    ),
+    "text in CSV": (table("word.csv"), TypeError, "column 'y' of word.csv must hold numbers for labels, got String"),
+    "computed text": (table("t.csv", "upper(name)"), TypeError, "column 'upper(name)' of t.csv must hold numbers"),
+    "mixed": (
+        table(["t.parquet", "text.parquet"]),
+        TypeError,
+        "column 'y' of text.parquet must hold numbers for labels",
+    ),
+    "mixed keys": (
+        table(["t.parquet", "numbered.parquet"], by=["name"]),
+        TypeError,
+        "column 'name' for by is String in t.parquet but Int32 in numbered.parquet",
+    ),
+    "lists": (
+        table("nested.parquet"),
+        TypeError,
+        "column 'y' of nested.parquet must hold numbers for labels, got List",
+    ),
+    "structs": (table("nested.parquet", "arr_delay"), TypeError, "column 'p' of nested.parquet must hold numbers for"),
+    "list keys": (
+        table("nested.parquet", "arr_delay", "arr_delay", by=["y"]),
+        TypeError,
+        "must hold plain values for by",
+    ),
+    "binary keys": (table("nested.parquet", "arr_delay", "arr_delay", by=["b"]), TypeError, "got Binary"),
+    "empty Parquet": (table("empty.parquet"), ValueError, "empty.parquet is empty"),
+    "truncated Parquet": (table("cut.parquet"), ValueError, "cut.parquet cannot be read: "),
+    "damaged footer": (table("footer.parquet"), ValueError, "footer.parquet cannot be read: "),
+    "wrong footer length": (table("length.parquet"), ValueError, "length.parquet cannot be read: "),
+    "damaged pages": (table("pages.parquet"), ValueError, "pages.parquet cannot be read: "),
+    "not Parquet": (table("not.parquet"), ValueError, "not.parquet cannot be read: "),
+    "empty Arrow": (table("empty.arrow"), ValueError, "empty.arrow is empty"),
+    "truncated Arrow": (table("cut.arrow"), ValueError, "cut.arrow cannot be read: "),
+    "not Arrow": (table("not.arrow"), ValueError, "not.arrow cannot be read: "),
+    "empty CSV": (table("empty.csv"), ValueError, "empty.csv is empty"),
+    "late text in CSV": (
+        table("late.csv"),
+        ValueError,
+        "line 30002 of late.csv cannot be read: could not parse `oops`",
+    ),
+    "too many fields": (table("long.csv"), ValueError, "line 20002 of long.csv cannot be read: 3 fields, expected 2"),
+    "late text in gzip": (
+        table("late.csv.gz"),
+        ValueError,
+        "line 30002 of late.csv.gz cannot be read: could not parse",
+    ),
+    "truncated gzip": (table("cut.csv.gz"), ValueError, "cut.csv.gz cannot be read: "),
+    "not gzip": (table("not.csv.gz"), ValueError, "not.csv.gz cannot be read: "),
+    "empty gzip": (table("empty.csv.gz"), ValueError, "empty.csv.gz is empty"),
+    "truncated zstd": (table("cut.csv.zst", "0", "0"), ValueError, "cut.csv.zst cannot be read: "),
+    "not zstd": (table("not.csv.zst"), ValueError, "not.csv.zst cannot be read: "),
+    "malformed NDJSON": (table("late.ndjson"), ValueError, "line 20001 of late.ndjson cannot be read: "),
+    "late text in NDJSON": (table("text.ndjson"), ValueError, "line 20001 of text.ndjson cannot be read: "),
+    "not NDJSON": (table("not.ndjson"), ValueError, "not.ndjson cannot be read: "),
+    "URL of nobody": (table("http://localhost:9/t.parquet"), OSError, "http://localhost:9/t.parquet cannot be reached"),
+    "no such array": (files("y.npy", "missing.npy"), GONE, "no such file: missing.npy"),
+    "unequal lengths": (
+        files("y.npy", "short.npy"),
+        ValueError,
+        "the same shape, got (4,) in y.npy and (3,) in short.npy",
+    ),
+    "weights": (
+        files("y.npy", weights="short.npy"),
+        ValueError,
+        "got weights of shape (3,) in short.npy for labels of",
+    ),
+    "weights of more axes": (files("y.npy", weights="wide.npy"), ValueError, "got weights of shape (4, 2) in wide.npy"),
+    "keys": (
+        files("y.npy", by=["short.npy"]),
+        ValueError,
+        "keys must have one dimension, as long as the first of labels",
+    ),
+    "keys of more axes": (files("wide.npy", by=["wide.npy"]), ValueError, "keys must have one dimension"),
+    "objects": (files("objects.npy"), ValueError, "objects.npy is no readable .npy file: "),
+    "objects in .npz": (
+        files("t.npz:o"),
+        ValueError,
+        "t.npz:o is no readable array: it holds Python objects, which are",
+    ),
+    "array of text": (files("names.npy"), TypeError, "labels must be real numbers (bool, integer or a float of up to"),
+    "truncated .npy": (files("cut.npy"), ValueError, "cut.npy is no readable .npy file: "),
+    "no name in .npz": (
+        files("t.npz"),
+        ValueError,
+        "t.npz has 3 arrays, name one of them: t.npz:NAME; it has: y, p, o",
+    ),
+    "no such name in .npz": (
+        files("t.npz:yy"),
+        ValueError,
+        "t.npz has no array 'yy' (did you mean 'y'?); it has: y, p",
+    ),
+    "truncated .npz": (files("cut.npz:y"), ValueError, "cut.npz is no readable .npz file: "),
+    "damaged .npz": (files("bad.npz:y"), ValueError, "bad.npz:y cannot be read: it is damaged: "),
+    "no HDF5": (files("missing.h5:/y"), GONE, "no such file: missing.h5"),
+    "not HDF5": (files("not.h5:/y"), ValueError, "not.h5 is no readable HDF5 file: "),
+    "no such dataset": (
+        files("t.h5:/group/yy"),
+        ValueError,
+        "t.h5 has no array '/group/yy' (did you mean 'group/y' or ",
+    ),
+    "group": (files("t.h5:/group"), ValueError, "t.h5:/group is a group, expected a dataset, one of: group/names, "),
+    "compound": (files("t.h5:/group/table"), TypeError, "labels must be real numbers"),
+    "text in HDF5": (files("t.h5:group/names"), TypeError, "labels must be real numbers"),
+    "not Zarr": (files("not.zarr:y"), ValueError, "not.zarr is no readable Zarr store: "),
+    "no such Zarr array": (files("t.zarr:deep/z"), ValueError, "t.zarr has no array 'deep/z'"),
+    "Zarr group": (files("t.zarr:deep"), ValueError, "t.zarr:deep is a group, expected an array"),
+    "unequal Zarr": (
+        files("t.zarr:deep/y", "t.zarr:deep/short"),
+        ValueError,
+        "must have the same shape, got (4,) in t.z",
+    ),
+    "a table as an array": (files("t.csv"), ValueError, "t.csv: unknown kind of file '.csv', expected one of .npy, "),
+    "a directory as an array": (files("none"), IsADirectoryError, "none is a directory, expected a file"),
+}
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wrong")
+    make_wrong(folder)
+    return folder
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_one_line(wrong, case, large, monkeypatch):
+    monkeypatch.chdir(wrong)
+    if large:
+        monkeypatch.setattr(parquet, "LARGE", 0)
+    arguments, kind, message = WRONG[case]
+    with pytest.raises(kind) as caught:
+        for _ in open_source(*arguments).batches(START):
+            pass
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"y": [1.0]}).write_parquet(path)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    path.chmod(0)
+    script = f"""
+import os, sys
+from streamloss.files import tables
+from streamloss.files.opening import open_source
+if os.getuid() == 0:
+    os.setuid(65534)
+try:
+    open_source({str(path)!r}, "y", "y")
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert "ermission denied" in done.stdout, done.stderr
+    assert "t.parquet" in done.stdout
+
+
+# --------------------------------------------------------------------------------- names, expressions, keys
+
+
+def test_a_path_that_exists_is_no_pattern(tmp_path):
+    for name, y in (("run[12].parquet", 1.0), ("run1.parquet", 100.0), ("*.parquet", 2.0)):
+        pl.DataFrame({"y": [y]}).write_parquet(tmp_path / name)
+    for name, found in (("run[12].parquet", [1.0]), ("*.parquet", [2.0]), ("run[0-9].parquet", [100.0])):
+        assert labels(open_source(tmp_path / name, "y", "y")).tolist() == found
+
+
+def test_directories_and_patterns_are_read_in_sorted_order(tmp_path):
+    for y, name in enumerate(["a/1.csv", "a/10.csv", "a/2.csv", "b.csv"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"y\n{y}\n")
+    for source in (tmp_path, tmp_path / "**" / "*.csv", [tmp_path / "a", tmp_path / "b.csv"]):
+        assert labels(open_source(source, "y", "y")).tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_partition_keys_are_numbers_only_if_all_are(tmp_path):
+    for place in ("k=1/s=07/n=a%20b", "k=2/s=x/n=__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / place).mkdir(parents=True)
+        pl.DataFrame({"y": [1.0], "k": [9]}).write_parquet(tmp_path / place / "0.parquet")
+    source = open_source(tmp_path, "y", ["k + 1"], by=["k", "s", "n"])
+    batches = list(source.batches(START))
+    assert [batch.predictions[0].tolist() for batch in batches] == [[2.0], [3.0]]
+    assert batches[0].by[0].dtype.kind == "i"
+    assert score(source)[1] == [("1", "07", "a b"), ("2", "x", None)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow", "DataFrame", "pandas", "frames"])
+def test_expressions(tmp_path, sample, small, kind):
+    frame = sample.with_columns(carrier=1, month=2)
+    source = open_source(
+        TABLES[kind](tmp_path, frame), "ln(y + 1)", ["p / 2", "round(p, 1)"], "case when p > 0.5 then 2 else 1 end"
+    )
+    batches = list(source.batches(START))
+    for got, want in (
+        ([batch.labels for batch in batches], (frame["y"] + 1).log()),
+        ([batch.predictions[0] for batch in batches], frame["p"] / 2),
+        ([batch.predictions[1] for batch in batches], frame["p"].round(1)),
+        ([batch.weights for batch in batches], 1.0 + (frame["p"] > 0.5).cast(pl.Float64)),
+    ):
+        assert np.array_equal(np.concatenate(got), want.to_numpy())
+
+
+def test_a_name_is_a_column_before_it_is_an_expression():
+    frame = pl.DataFrame({"p": [1.0], "p + 1": [7.0], "*": [3.0], "^p.*$": [5.0]})
+    for name in frame.columns:
+        assert labels(open_source(frame, name, "p")).tolist() == frame[name].to_list()
+
+
+KEYS = {
+    "text": ["a", "a text that is longer than a view", None, "b", "a text that is longer than a view", ""],
+    "int": pl.Series([1, -5, None, 2**40, -5, 0]),
+    "small": pl.Series([1, -5, 3, 2, -5, 0], dtype=pl.Int8),
+    "unsigned": pl.Series([1, 2**64 - 1, 3, 2, 5, 0], dtype=pl.UInt64),
+    "bool": [True, False, None, True, True, False],
+    "float": [1.5, -2.25, 3.0, 1.5, 0.0, 7.0],
+    "category": pl.Series(["x", "y", None, "x", "z", "y"], dtype=pl.Categorical),
+    "enum": pl.Series(["x", "y", None, "x", "z", "y"], dtype=pl.Enum(["z", "y", "x"])),
+    "date": pl.Series(["2013-01-31", None, "1950-02-03", "2013-01-31", "2013-02-01", "0001-01-01"]).str.to_date(),
+    "time": pl.Series([1, None, 3, 1, 2, 10**15], dtype=pl.Datetime("us")),
+    "decimal": pl.Series(["1.50", None, "-2.25", "1.50", "99999999999999999999999.75", "0"]).cast(pl.Decimal(30, 2)),
+    "nothing": pl.Series([None] * 6),
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "frames"])
+def test_keys_of_every_type(tmp_path, kind):
+    names = ["a", "b", "c"]
+    batches = [pl.DataFrame({**KEYS, "arr_delay": 1.0}).cast({"bool": pl.Boolean}) for _ in names]
+    if kind == "frames":
+        source = iter(batches)
+    else:
+        suffix = {"parquet": ".parquet", "arrow": ".arrow"}[kind]
+        source = [tmp_path / (name + suffix) for name in names]
+        for path, frame in zip(source, batches, strict=True):
+            frame.write_parquet(path) if kind == "parquet" else frame.write_ipc(path)
+    found = score(open_source(source, "arr_delay", "arr_delay", by=list(KEYS)))[1]
+    frame = pl.concat(batches)
+    for i, name in enumerate(KEYS):
+        want = [None if value is None else str(value) for value in frame[name].cast(pl.String).to_list()]
+        if name == "bool":
+            want = [None if value is None else value.capitalize() for value in want]
+        assert [row[i] for row in found] == want, name
+
+
+@pytest.mark.parametrize("length", [3, 40])
+def test_many_different_keys_keep_their_codes(length):
+    """More keys than the table of codes has room for at first, the same ones in another order in each batch."""
+    rng = np.random.default_rng(8)
+    names = np.array([f"{i:0{length}d}" for i in range(30_000)])
+    frames = [pl.DataFrame({"y": np.zeros(30_000), "k": names[rng.permutation(30_000)]}) for _ in range(3)]
+    source = open_source(iter(frames), "y", "y", by=["k"])
+    assert [key for (key,) in score(source)[1]] == pl.concat(frames)["k"].to_list()
+
+
+# --------------------------------------------------------------------------------- lines
+
+
+ODD = {
+    "blank lines": "y,s\n1,a\n\n2,b\n\n\n3,c\n",
+    "quotes": 'y,s\n1,"a\nb"\n2,"c ""d""\n\n"\n3,"\n"\n4,e\n',
+    "crlf": 'y,s\r\n1,"a\r\nb"\r\n2,c\r\n3,d\r\n',
+    "no end": "y,s\n1,a\n2,b",
+    "quoted header": '"y","s\nt"\n1,a\n2,b\n3,c\n',
+    "missing": "y,s\n1,\nNA,b\n,c\n4\n5,d\n",
+    "letters": "y,s\n1,äöü\n2,日本語\n3,\N{GRINNING FACE}\n",
+}
+
+
+@pytest.mark.parametrize("packing", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_of_lines_may_be_cut_at_any_byte(tmp_path, name, packing, monkeypatch):
+    path = packed(tmp_path / f"t.csv{packing}", ODD[name].encode())
+    monkeypatch.setattr(text, "MISSING", ["", "NA"])
+    whole = pl.read_csv(ODD[name].encode(), null_values=["", "NA"], schema_overrides={"y": pl.Float64})
+    expected = whole["y"].fill_null(math.nan).to_numpy(), whole[whole.columns[1]].to_list()
+    for block in range(1, len(path.read_bytes()) + 2):
+        monkeypatch.setattr(text, "BLOCK", block)
+        source = open_source(path, "y", "y", by=['"s\nt"' if name == "quoted header" else "s"])
+        assert np.array_equal(labels(source), expected[0], equal_nan=True)
+        assert [key for (key,) in score(source)[1]] == expected[1]
+
+
+# --------------------------------------------------------------------------------- URLs
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of a folder, with HEAD and ranges; a file's tag is its content."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            self.answer(with_body=False)
+
+        def do_GET(self):
+            self.answer(with_body=True)
+
+        def answer(self, with_body):
+            path = tmp_path / self.path[1:].partition("?")[0]
+            if not path.exists():
+                self.send_error(404)
+                return
+            data, status = path.read_bytes(), 200
+            wanted = self.headers.get("Range")
+            tag = str(hash(data))
+            size = len(data)
+            if wanted:
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                first = int(first) if first else max(0, size - int(last))
+                last = min(int(last), size - 1) if last and wanted[6] != "-" else size - 1
+                data, status = data[first : last + 1], 206
+            self.send_response(status)
+            if wanted:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("ETag", f'"{tag}"')
+            self.send_header("Last-Modified", "Sun, 22 Nov 2026 06:00:00 GMT")
+            self.end_headers()
+            if with_body:
+                self.wfile.write(data)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow"])
+def test_urls(tmp_path, sample, server, small, kind):
+    frame = sample.with_columns(carrier=1, month=2)
+    path = TABLES[kind](tmp_path, frame)
+    source = open_source(f"{server}/{path.name}", "y", ["p"], by=["s"])
+    assert labels(source).tolist() == frame["y"].to_list()
+    assert [key for (key,) in score(source)[1]] == frame["s"].to_list()
+    end = next(source.batches(START)).end
+    assert labels(source, end).tolist() == frame["y"].to_list()[end.rows :]
+    before = source.identity
+    assert open_source(f"{server}/{path.name}", "y", ["p"], by=["s"]).identity == before
+    TABLES[kind](tmp_path, frame.with_columns(p=pl.lit(0.5)))
+    assert open_source(f"{server}/{path.name}", "y", ["p"], by=["s"]).identity != before
+    with pytest.raises(OSError, match="cannot be reached: HTTP Error 404"):
+        open_source(f"{server}/missing.parquet", "y", "p")
+
+
+# --------------------------------------------------------------------------------- reading ahead
+
+
+def test_reading_ahead_keeps_the_order_and_brings_errors():
+    def items():
+        yield from range(10)
+        raise KeyError("late")
+
+    reader = ahead(items())
+    assert [next(reader) for _ in range(10)] == list(range(10))
+    with pytest.raises(KeyError, match="late"):
+        next(reader)
+
+
+def test_reading_ahead_is_bounded_and_ends_with_its_reader():
+    fetched, closed = [], []
+
+    def items():
+        try:
+            for i in range(100):
+                fetched.append(i)
+                yield i
+        finally:
+            closed.append(threading.current_thread().name)
+
+    before = threading.active_count()
+    reader = ahead(items(), depth=2)
+    assert [next(reader), next(reader)] == [0, 1]
+    reader.close()
+    assert threading.active_count() == before
+    assert closed == ["streamloss-ahead"]
+    assert len(fetched) <= 5
+
+
+@pytest.mark.parametrize("kind", ["parquet", "one row group", "csv", "csv.gz", "ndjson.zst", "arrow"])
+def test_whoever_stops_early_leaves_no_thread(tmp_path, sample, small, kind, monkeypatch):
+    if kind == "one row group":
+        monkeypatch.setattr(parquet, "LARGE", 0)
+    source = open_source(POSITIONED[kind](tmp_path, sample), "y", "p", by=["s"])
+    before = {thread.name for thread in threading.enumerate()}
+
+    def consume():
+        for _ in source.batches(START):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+    left = {thread.name for thread in threading.enumerate()} - before
+    assert not [name for name in left if name.startswith("streamloss")]
+
+
+# --------------------------------------------------------------------------------- memory
+
+SCRIPT = """
+import resource, sys
+from streamloss.files.opening import open_source
+from streamloss.files.source import Position
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+for _ in open_source(sys.argv[1], "y", "p").batches(Position()): pass
+before = peak()
+rows = 0
+for batch in open_source(sys.argv[2], "y", "p").batches(Position()): rows += len(batch.labels)
+print(rows, peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["one row group", "csv.gz", "csv.zst", "arrow"])
+def test_memory_does_not_grow_with_the_file(tmp_path, kind):
+    """The larger file holds 320 MB of numbers, or as much text; the smaller one a tenth of that."""
+    paths = []
+    for rows in (2_000_000, 20_000_000):
+        rows = rows // 2 if kind.startswith("csv") else rows
+        folder = tmp_path / str(rows)
+        folder.mkdir()
+        frame = pl.DataFrame({"y": np.arange(rows) * 1.25, "p": np.arange(rows) * 1.5})
+        paths.append(TABLES[kind](folder, frame))
+    command = [sys.executable, "-c", SCRIPT, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    rows, grown = map(int, done.stdout.split())
+    assert rows == (10_000_000 if kind.startswith("csv") else 20_000_000)
+    assert grown < 100
