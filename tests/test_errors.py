@@ -429,7 +429,7 @@ STATES = [
     ("state of uint64", lambda a: Accumulator.from_state(a.state.astype(np.uint64)), TypeError, "state must be int64"),
     ("state None", lambda _: Accumulator.from_state(None), TypeError, "state must be int64"),
     ("state text", lambda _: Accumulator.from_state("state"), TypeError, "state must be int64"),
-    ("state empty", lambda _: Accumulator.from_state(np.zeros(0, int)), ValueError, rf"shape \({WORDS},\), or .*\(0,\)"),
+    (
         "state empty",
         lambda _: Accumulator.from_state(np.zeros(0, int)),
         ValueError,
