@@ -1,6 +1,7 @@
 """Readers: every kind of source yields the same rows, from any position on, and what is wrong is one line."""
 
 import gzip
+import json
 import math
 import os
 import random
@@ -20,6 +21,7 @@ import zarr
 
 from streamloss import Accumulator
 from streamloss.files import arrays, parquet, part, text
+from streamloss.files.ahead import ahead
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
 from streamloss.keys import Coded
@@ -364,7 +366,7 @@ def test_a_finished_file_is_not_opened_again(tmp_path, sample, small):
 def test_identity_tells_that_a_file_has_changed(tmp_path, sample):
     paths = many(tmp_path, sample, 2)
     before = open_source(paths, "y", ["p"]).identity
-    assert open_source(paths, "y", ["p"]).identity == before
+    assert json.loads(json.dumps(before)) == before
     status = paths[1].stat()
     os.utime(paths[1], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert open_source(paths, "y", ["p"]).identity != before
@@ -372,6 +374,32 @@ def test_identity_tells_that_a_file_has_changed(tmp_path, sample):
     assert open_source(paths, "y", ["p"]).identity == before
     sample[1000:].with_columns(pl.col("p").cast(pl.Float32)).write_parquet(paths[1])
     assert open_source(paths, "y", ["p"]).identity["files"][1]["columns"] == {"y": "Float64", "p": "Float32"}
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "hdf5", "zarr"])
+def test_identity_tells_that_arrays_have_changed(tmp_path, kind):
+    columns = {"y": np.zeros(20_000), "p": np.ones(20_000)}
+    name = ARRAYS[kind](tmp_path, columns)
+    before = open_source(None, name("y"), name("p")).identity
+    assert open_source(None, name("y"), name("p")).identity == before
+    assert json.loads(json.dumps(before)) == before
+    if kind == "zarr":
+        zarr.open_group(tmp_path / "t.zarr", mode="r+")["p"][8000:8001] = 7.0
+    else:
+        ARRAYS[kind](tmp_path, columns | {"p": np.full(20_000, 2.0)})
+    assert open_source(None, name("y"), name("p")).identity != before
+
+
+def test_what_a_program_makes_is_made_by_the_thread_that_asks():
+    def chunks(make):
+        for _ in range(3):
+            threads.add(threading.current_thread())
+            yield make({"y": np.zeros(3)})
+
+    threads = set()
+    for make in (pl.DataFrame, dict):
+        assert len(labels(open_source(chunks(make), "y", "y"))) == 9
+    assert threads == {threading.current_thread()}
 
 
 @pytest.mark.parametrize("kind", ["DataFrame", "LazyFrame", "pandas", "reader", "frames", "mappings"])
