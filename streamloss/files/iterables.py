@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from .ahead import ahead
 from .arrays import Keys, Named, Operands, check
 from .names import near
 from .source import Batch, Columns, Position
@@ -31,7 +30,7 @@ class Chunks:
         """The chunks, whose rows are the entries of their arrays' first dimension."""
         if start != Position():
             raise ValueError("chunks that a program makes cannot be read from a position on")
-        return ahead(self._batches())
+        return self._batches()  # by the thread that asks: what a program makes may belong to it
 
     def _batches(self) -> Iterator[Batch]:
         rows = 0

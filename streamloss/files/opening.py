@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +138,23 @@ def _opened(text: str) -> Named:
     if which is None:
         raise unknown(path, ARRAYS)
     array = opener(ARRAYS, which).open_array(Path(path), member)
-    status = os.stat(path)
+    states = [os.stat(each) for each in _files(path)]
     identity = {
         "path": os.path.realpath(path),
         "member": member,
-        "size": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
+        "size": sum(status.st_size for status in states),
+        "mtime_ns": max(status.st_mtime_ns for status in states),
         "dtype": str(array.dtype),
         "shape": list(array.shape),
     }
     return Named(text, array, identity)
+
+
+def _files(path: str) -> Iterator[str]:
+    """The path, and everything below it: a Zarr store is a directory of many files."""
+    yield path
+    for folder, folders, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in (*folders, *names))
 
 
 def _is_zarr(path: str) -> bool:

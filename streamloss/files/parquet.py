@@ -14,6 +14,7 @@ Polars decodes row groups side by side, Arrow only columns: with more cores Pola
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 from .columns import Selection
 from .part import ERRORS, ROWS, Piece, local_identity, readable
 
-LARGE = 1 << 26  # bytes of a row group, all columns, decoded: Polars holds several groups at once
+LARGE = 1 << 25  # bytes of the columns of a row group: Polars holds several groups at once
 
 
 class Parquet:
@@ -41,21 +42,29 @@ class Parquet:
         except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
         self.rows: int | None = metadata.num_rows
-        groups = range(metadata.num_row_groups)
-        self._starts = [0]
-        for group in groups:
-            self._starts.append(self._starts[-1] + metadata.row_group(group).num_rows)
-        self._large = any(metadata.row_group(group).total_byte_size > LARGE for group in groups)
+        self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        self._starts = [0, *itertools.accumulate(group.num_rows for group in self._groups)]
+        self._names = [metadata.schema.column(i).name for i in range(metadata.num_columns)]
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
-        frames = self._through_arrow(columns, row) if self._large else self._through_polars(columns, row)
+        frames = (
+            self._through_arrow(columns, row) if self._is_large(columns.roots) else self._through_polars(columns, row)
+        )
         try:
             for frame in frames:
                 row += frame.height
                 yield Piece(frame, self.size * row // max(1, self.rows or 0))
         except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
+
+    def _is_large(self, columns: list[str]) -> bool:
+        """Whether some row group is: by what its encodings say, or 8 bytes a number, for they may repeat numbers."""
+        places = [i for i, name in enumerate(self._names) if name in columns]
+        return any(
+            max(8 * len(places) * group.num_rows, sum(group.column(i).total_uncompressed_size for i in places)) > LARGE
+            for group in self._groups
+        )
 
     def _through_polars(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
         frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)

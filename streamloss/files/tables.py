@@ -43,8 +43,9 @@ class Table:
         }
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The rows as float32 or float64, null as NaN, read ahead."""
-        return ahead(self._batches(start))
+        """The rows as float32 or float64, null as NaN, read ahead where they come from files."""
+        batches = self._batches(start)
+        return batches if any(isinstance(part, frames.Frames) for part, _ in self._files) else ahead(batches)
 
     def _batches(self, start: Position) -> Iterator[Batch]:
         coders = [Coder() for _ in self.columns.by]
