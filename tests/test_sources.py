@@ -21,6 +21,7 @@ import zarr
 
 from streamloss import Accumulator
 from streamloss.files import arrays, parquet, part, text
+from streamloss.files.ahead import ahead
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
 from streamloss.keys import Coded

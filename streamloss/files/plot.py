@@ -53,8 +53,9 @@ def draw(results: Results, history: History | None, reduction: Reduction, kind: 
 
 def _title(axes: Axes, title: str, subtitle: str) -> None:
     axes.set_title(title, loc="left", fontweight="bold", fontsize=12, pad=22)
-    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(subtitle, (0, 1), (0, 7), fontsize=9, color=GREY, **place)
+    axes.annotate(
+        subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY
+    )
 
 
 def _running(axes: Axes, results: Results, history: History) -> None:
