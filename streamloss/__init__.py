@@ -8,6 +8,7 @@ from .grouped import GroupedAccumulator
 from .losses import Loss
 from .one_shot import compute_weighted_loss, mean_squared_error
 from .reduction import Reduction
+from .warm import warmup
 
 __version__ = "0.1.0"
 
@@ -22,4 +23,5 @@ __all__ = [
     "mean_squared_error",
     "score",
     "set_num_threads",
+    "warmup",
 ]

@@ -23,6 +23,7 @@ from ._threads import set_num_threads
 from .files import History, Progress, checkpoint, outputs, results, scoring
 from .files.results import Results
 from .reduction import Reduction
+from .warm import warmup as compile_ahead
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -156,6 +157,15 @@ def show(file: str, as_json: bool, as_csv: bool, reduction: str | None) -> None:
             click.echo(f"{name:<12} {value}")
         click.echo()
     _deliver(content, shown)
+
+
+@command.command()
+@click.option("--loss", "losses", multiple=True, metavar="NAME", help="May be repeated; default: squared_error.")
+def warmup(losses: tuple[str, ...]) -> None:
+    """Compile the usual kernels into the cache folder (NUMBA_CACHE_DIR), for the image of a container."""
+    begin = time.perf_counter()
+    compile_ahead(losses or ("squared_error",))
+    click.echo(f"ready after {time.perf_counter() - begin:.1f} s: {', '.join(losses) or 'squared_error'}")
 
 
 class _Clock:

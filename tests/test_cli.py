@@ -641,3 +641,12 @@ def test_help(run):
     assert run("--version").stdout.startswith("streamloss")
     for command in ("merge", "show"):
         assert "FILE" in run(command, "--help").stdout
+
+
+def test_warmup_compiles_into_the_cache_folder(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = process("warmup", "--loss", "absolute_error", env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "absolute_error" in done.stdout
+    assert len(list(tmp_path.rglob("*accumulate*.nbc"))) >= 8
+    assert process("warmup", "--loss", "mse").returncode == 2

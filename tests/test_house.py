@@ -21,7 +21,7 @@ LAYERS = [
     {"cpu"},
     {"grouping", "mergeable"},
     {"accumulator"},
-    {"grouped"},
+    {"grouped", "warm"},
     {"one_shot", "files.source", "files.ahead", "files.names", "files.formats", "files.outputs", "compat._streams"},
     {"files.coding", "files.columns", "files.members", "files.paths"},
     {"files.arrays", "files.part"},

@@ -1,0 +1,56 @@
+"""Compiling ahead, so that the first update of a process need not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from .accumulator import Accumulator
+from .losses import Formula, Loss
+from .mergeable import NanPolicy
+
+
+def warmup(
+    losses: Iterable[str | Loss | Formula] = ("squared_error",),
+    *,
+    dtypes: Iterable[npt.DTypeLike] = (np.float32, np.float64),
+    nan: Iterable[NanPolicy] = ("propagate", "omit"),
+) -> int:
+    """Compile the usual kernels into Numba's cache folder: for the image of a container, or before time counts.
+
+    For each loss, dtype and policy: updates of arrays of that dtype, without weights and with an array of them, and of
+    single floats; and merging. A kernel takes a few seconds, once; what is in the cache already takes milliseconds.
+    `NUMBA_CACHE_DIR` says where the folder is. Functions of your own are compiled, but not kept in it.
+
+    Parameters
+    ----------
+    losses : iterable of str, Loss or callable, default ("squared_error",)
+        As for `Accumulator`.
+    dtypes : iterable of dtype, default (float32, float64)
+        Of labels, predictions and weights.
+    nan : iterable of {"omit", "propagate", "raise"}, default ("propagate", "omit")
+        `score` and the command use "omit", `Accumulator` "propagate".
+
+    Returns
+    -------
+    int
+        The number of accumulators that have been tried.
+
+    Examples
+    --------
+    >>> import streamloss
+    >>> streamloss.warmup(dtypes=["float32"], nan=["propagate"])
+    1
+
+    """
+    tried = 0
+    for loss, dtype, policy in itertools.product(list(losses), list(dtypes), list(nan)):
+        accumulator = Accumulator(loss, nan=policy)
+        one = np.ones(1, dtype)
+        accumulator.update(one, one).update(one, one, one).update(1.0, 1.0)
+        _ = accumulator + accumulator
+        tried += 1
+    return tried
