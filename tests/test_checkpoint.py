@@ -425,6 +425,7 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one(big, tmp_path, o
     run = {"source": paths, "labels": "y", "predictions": "p", "every": 0.05, **OPTIONS[options]}
     if "losses_out" in run:
         run["losses_out"] = str(tmp_path / run["losses_out"])
+    to_the_end(run)  # compiles
     undisturbed, seconds = to_the_end(run)
     found = Results.from_bytes(undisturbed).first
     assert found.count + found.skipped_count == rows
@@ -432,7 +433,7 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one(big, tmp_path, o
     checkpoint = tmp_path / "run.ckpt"
     run["checkpoint"] = str(checkpoint)
     moments, in_writing, resumed, killed = random.Random(4), 0, 0, 0
-    while killed < kills:
+    while killed < kills or resumed < kills // 6 or in_writing == 0:
         step = moments.choice(["none", "none", "fsync", "replace"])
         process, loaded = start(run, step, moments.randrange(1, 4))
         assert loaded
@@ -453,6 +454,4 @@ def test_runs_killed_at_random_moments_end_with_the_bits_of_one(big, tmp_path, o
     assert losses is None or Path(run["losses_out"]).read_bytes() == losses
     kept = stored.unpack(checkpoint.read_bytes())[1]
     assert (kept["position"][2], kept["finished"]) == (rows, True)
-    assert resumed > kills / 6
-    assert in_writing > 0
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
