@@ -1,0 +1,104 @@
+"""How fast large chunks are added, as a fraction of how fast they can be read at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from . import exactly
+from .machine import read_all, time_in_turns
+from .plan import Plan, Row, Rows, progress
+from .report import pivot, table
+from .rivals import RIVALS, TOLERANCE, Call, Rival, Unsupported
+from .workloads import WORKLOADS, Arrays, Workload
+
+TITLE = "Large updates"
+
+
+def run(plan: Plan) -> Rows:
+    """One row for each workload, size and library: seconds, bytes per second, fraction of the roof, error in ulp.
+
+    All rivals at one size; at the others streamloss and the plain loop.
+    """
+    sizes = plan.pick([4], [400, 100], [400, 100, 1000])
+    rivals = [rival for rival in RIVALS if not (plan.quick and rival.starts_slowly)]
+    for workload in WORKLOADS:
+        for megabytes in sizes:
+            yield from measure(workload, megabytes, rivals if megabytes == sizes[0] else rivals[:2], plan)
+
+
+def measure(workload: Workload, megabytes: float, rivals: list[Rival], plan: Plan) -> Rows:
+    """The rows of one workload at one size."""
+    arrays = workload.arrays(megabytes)
+    exact = workload.answer(arrays)
+    size = sum(array.nbytes for array in arrays.values())
+    calls: dict[str, Callable[[], Any]] = {"read": partial(read_all, list(arrays.values()))}
+    calls["read"]()
+    for rival in rivals:
+        progress(f"large: {workload.name}, {size / 1e6:.0f} MB: {rival.name}")
+        begun: Row = {"workload": workload.name, "MB": round(megabytes), "library": rival.name}
+        call, failure = ready(rival, arrays, exact, TOLERANCE[np.dtype(workload.dtype).name])
+        if call is None:
+            yield begun | {"failure": failure}
+        else:
+            calls[rival.name] = call
+    timed = time_in_turns(calls, plan.pick(1, 15))
+    for name in list(calls)[1:]:
+        seconds, result = timed[name]
+        yield {
+            "workload": workload.name,
+            "MB": round(megabytes),
+            "library": name,
+            "milliseconds": seconds * 1e3,
+            "GB/s": size / seconds / 1e9,
+            "of the roof": timed["read"].seconds / seconds,
+            "error, ulp": exactly.ulps(result, exact),
+            "roof, GB/s": size / timed["read"].seconds / 1e9,
+        }
+
+
+def ready(rival: Rival, arrays: Arrays, exact: float, tolerance: float) -> tuple[Call | None, str]:
+    """A rival's call, made once and its answer asserted; or None, and why there is none.
+
+    streamloss has to be exact to the last bit, and nothing that it raises is caught.
+    """
+    if rival.name == "streamloss":
+        call = rival.prepare(arrays)
+        result = call()
+        assert result == exact, f"streamloss: {result!r} is not {exact!r}"
+        return call, ""
+    try:
+        call = rival.prepare(arrays)
+        result = call()
+    except Unsupported as error:
+        return None, str(error)
+    except Exception as error:  # whatever another library raises, it is to be reported and the others measured
+        return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    if not abs(result - exact) <= tolerance * abs(exact):
+        return None, f"wrong by {abs(result / exact - 1):.1g}"
+    return call, ""
+
+
+def show(rows: list[Row]) -> str:
+    """Fractions of the roof and errors, a row for each library; then what else was measured."""
+    most = rows[0]["MB"]
+    first = [row for row in rows if row["MB"] == most]
+    others = [row for row in rows if row["MB"] != most]
+    parts = [
+        f"Fraction of the read bandwidth, {most} MB (roof: {_roof(rows)} GB/s):",
+        table(pivot(first, "library", "workload", "of the roof")),
+        "Error of the same answers in units of the last place of a float64 (the exact answer has 0):",
+        table(pivot(first, "library", "workload", "error, ulp")),
+    ]
+    if others:
+        named = [row | {"size": f"{row['library']}, {row['MB']} MB"} for row in others]
+        parts += ["Other sizes:", table(pivot(named, "size", "workload", "of the roof"))]
+    return "\n\n".join(parts)
+
+
+def _roof(rows: list[Row]) -> str:
+    roofs = [row["roof, GB/s"] for row in rows if "roof, GB/s" in row]
+    return f"{min(roofs):.3g} to {max(roofs):.3g}"
