@@ -23,8 +23,8 @@ from typing import Any
 from . import machine, plots, report
 from .plan import Plan, Row, progress
 
-SECTIONS = "large losses hard sizes drift small middle growth cold memory files gpu".split()
-IN_README = "large losses small cold files gpu".split()
+SECTIONS = ["large", "losses", "hard", "sizes", "drift", "small", "middle", "growth", "cold", "memory", "files", "gpu"]
+IN_README = ["large", "losses", "small", "cold", "files", "gpu"]
 PICTURES = {"sizes": plots.roof, "drift": plots.drift}
 LIMIT = 900.0  # seconds for a section
 

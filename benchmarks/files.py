@@ -48,7 +48,7 @@ CASES = [
 
 def _score(path: Path, case: Case) -> Answer:
     weights = "weight" if case.weights else None
-    by = {"by": case.by} if case.by else {}
+    by: dict[str, Any] = {"by": case.by} if case.by else {}
     return streamloss.score(path, labels="label", predictions="prediction", weights=weights, **by).result("mean")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +28,16 @@ def run(plan: Plan) -> Rows:
     exact = exactly.squared_error(labels, predictions)  # of any number of tiles
     tiles = plan.pick((1, 2), (1, 10, 100, 200), (1, 10, 100, 1000))
     with tempfile.TemporaryDirectory() as folder:
-        mapped = [_tiled(Path(folder) / f"{k}.npy", tile, tiles[-1]) for k, tile in enumerate((labels, predictions))]
-        _scored(*mapped, TILE)
+        mapped = (
+            _tiled(Path(folder) / "labels.npy", labels, tiles[-1]),
+            _tiled(Path(folder) / "predictions.npy", predictions, tiles[-1]),
+        )
+        _scored(*mapped, TILE)()
         for count in tiles:
             size = count * TILE
             progress(f"growth: {size} elements")
             with _peak_of_own_memory() as peak:
-                (timed,) = time_in_turns({"": lambda n=size: _scored(*mapped, n)}, plan.pick(1, 5)).values()
+                (timed,) = time_in_turns({"": _scored(*mapped, size)}, plan.pick(1, 5)).values()
             assert timed.result == exact
             yield {
                 "elements": size,
@@ -55,8 +58,9 @@ def _tiled(path: Path, tile: Array, count: int) -> Array:
     return np.load(path, mmap_mode="r")
 
 
-def _scored(labels: Array, predictions: Array, size: int) -> float:
-    return streamloss.Accumulator().update(labels[:size], predictions[:size]).result("mean")
+def _scored(labels: Array, predictions: Array, size: int) -> Callable[[], float]:
+    """A call that scores the first elements."""
+    return lambda: streamloss.Accumulator().update(labels[:size], predictions[:size]).result("mean")
 
 
 @contextmanager

@@ -69,9 +69,9 @@ def run(plan: Plan) -> Rows:
     for case in CASES:
         progress(f"hard: {case.name}, {case.dtype.__name__}")
         rng = np.random.default_rng(22)
-        labels = np.zeros(size, case.dtype)
-        easy = rng.standard_normal(size).astype(case.dtype)
-        hard = case.errors(rng, size).astype(case.dtype)
+        labels: Array = np.zeros(size, case.dtype)
+        easy: Array = rng.standard_normal(size).astype(case.dtype)
+        hard: Array = case.errors(rng, size).astype(case.dtype)
         calls: dict[str, Callable[[], Any]] = {"read": partial(read_all, [labels, hard])}
         calls["easy"] = _scored(Case("easy", case.errors, case.dtype, case.loss), labels, easy)
         calls["hard"] = _scored(case, labels, hard)

@@ -13,8 +13,8 @@ import streamloss
 
 from . import exactly
 from .machine import Array, read_all, time_in_turns
-from .plan import Plan, Row, Rows, progress
 from .plain import mean_of
+from .plan import Plan, Row, Rows, progress
 from .report import table
 
 TITLE = "Losses"
@@ -115,7 +115,7 @@ def measure(case: Case, y: Array, p: Array, turns: int) -> Row:
     tolerance = 1e-12 if case.transcendental else 0.0
     assert abs(result - expected) <= tolerance * expected, f"{case.name}: {result!r} is not {expected!r}"
     assert abs(plain() - expected) <= 1e-9 * expected, f"{case.name}: the plain loop is wrong"
-    calls = {"read": partial(read_all, [y, p]), "exact": exact, "plain": plain}
+    calls: dict[str, Callable[[], Any]] = {"read": partial(read_all, [y, p]), "exact": exact, "plain": plain}
     timed = time_in_turns(calls, turns)
     read, ours, theirs = (timed[name].seconds for name in ("read", "exact", "plain"))
     return {

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,9 +20,11 @@ import streamloss
 
 Array: TypeAlias = np.ndarray[Any, Any]
 
-RIVALS = (
-    "numpy numba torch numexpr polars duckdb scikit-learn torchmetrics torcheval keras river xsum matplotlib".split()
+LIBRARIES = (
+    *("numpy", "numba", "torch", "numexpr", "polars", "duckdb", "scikit-learn"),
+    *("torchmetrics", "torcheval", "keras", "river", "xsum"),
 )
+PIECE = 1 << 21  # bytes that a thread reads before it draws again
 PATIENCE = 2.0  # seconds of turns after which a call has had enough of them
 LEAST = 3  # turns that every call gets
 
@@ -40,7 +43,7 @@ def processor() -> str:
 def versions() -> str:
     """Those of Python, streamloss and every rival that is installed."""
     found = [f"Python {platform.python_version()}", f"streamloss {streamloss.__version__}"]
-    for name in RIVALS:
+    for name in LIBRARIES:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -68,17 +71,19 @@ def _xor(words: Any) -> int:
 
 
 def read_all(arrays: list[Array]) -> int:
-    """Read every byte of the arrays, each thread a part, and xor it: nothing reads them faster."""
-    threads = streamloss.get_num_threads()
+    """Read every byte of the arrays and xor it, on all threads, which draw pieces: nothing reads them faster."""
+    words = [array.reshape(-1).view(np.int64) for array in arrays]
+    count = max(1, sum(array.nbytes for array in arrays) // PIECE)
+    pieces = iter(range(count))
 
-    def part(k: int) -> int:
+    def work(_: int) -> int:
         result = 0
-        for array in arrays:
-            words = array.reshape(-1).view(np.int64)
-            result ^= _xor(words[words.size * k // threads : words.size * (k + 1) // threads])
+        for k in pieces:
+            for w in words:
+                result ^= _xor(w[w.size * k // count : w.size * (k + 1) // count])
         return result
 
-    return sum(_pool.map(part, range(threads)))
+    return sum(_pool.map(work, range(streamloss.get_num_threads())))
 
 
 def read_alone(arrays: list[Array]) -> int:
@@ -119,11 +124,12 @@ def time_short(calls: Mapping[str, Callable[[], Any]], turns: int, seconds: floa
     """Seconds per call of short calls, the best of several turns of many calls each."""
     numbers = {name: max(1, int(seconds / _once(call))) for name, call in calls.items()}
 
-    def repeat(call: Callable[[], Any], number: int) -> None:
-        for _ in range(number):
+    def repeat(name: str) -> None:
+        call = calls[name]
+        for _ in range(numbers[name]):
             call()
 
-    timed = time_in_turns({name: lambda n=name: repeat(calls[n], numbers[n]) for name in calls}, turns)
+    timed = time_in_turns({name: partial(repeat, name) for name in calls}, turns)
     return {name: timed[name].seconds / numbers[name] for name in calls}
 
 

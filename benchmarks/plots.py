@@ -1,127 +1,157 @@
 """The two pictures of the README: the fraction of the roof against size, and the error against the number of elements.
 
-Lines are labelled where they end, in their colours; streamloss is the dark one.
+Lines are named where they end, in their colours. Libraries whose lines coincide share one.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .plan import Row
 
-OURS = "#0b3d91"
-OTHERS = ("#c2571a", "#2a8c6e", "#8e5ba6", "#b08a00", "#c23b6a", "#5f6b77", "#2b8cbe", "#7a5230")  # on white
-GREY, INK = "#d9dde2", "#30363d"
-STYLE = {
-    "font.family": "sans-serif",
+INK, FAINT, GRID = "#24292f", "#6a737d", "#eceff2"
+COLOURS = {
+    "streamloss": "#0b3d91",
+    "NumPy": "#c2571a",
+    "NumPy, in blocks": "#c2571a",
+    "NumPy, as most write it": "#8c6d5a",
+    "torch": "#2a8c6e",
+    "Polars": "#8e5ba6",
+    "DuckDB": "#b08a00",
+    "scikit-learn": "#c23b6a",
+    "torchmetrics": "#5f6b77",
+    "keras": "#2b8cbe",
+}
+STYLE: dict[Any, Any] = {
     "font.size": 11,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlepad": 30,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.minor.bottom": False,
-    "ytick.minor.left": False,
-    "ytick.major.size": 0,
-    "grid.color": "#eceff2",
+    "axes.axisbelow": True,
+    "axes.edgecolor": FAINT,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "axes.axisbelow": True,
+    "axes.labelcolor": INK,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 28,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "grid.color": GRID,
+    "xtick.color": INK,
+    "xtick.minor.size": 0,
+    "ytick.color": INK,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
 }
+GAP = 0.048  # of the height, from one name to the next
 
-Lines = dict[str, list[tuple[float, float]]]
+
+class Line(NamedTuple):
+    """A name and its points."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+    @property
+    def colour(self) -> str:
+        """That of the library that it is named after first."""
+        return COLOURS.get(self.name, COLOURS.get(self.name.partition(",")[0], FAINT))
 
 
 def roof(rows: list[Row], path: Path) -> None:
     """The fraction of the read bandwidth against the number of pairs in an update."""
     lines = _lines(rows, "of the roof")
-    axes = _axes("Fraction of the machine's read bandwidth", "mean squared error of float32 arrays in memory")
-    axes.axhline(1.0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    start = min(x for points in lines.values() for x, _ in points)
-    axes.annotate("as fast as memory can be read", (start, 1.0), xytext=(0, 4), textcoords="offset points", color=INK)
-    _draw(axes, lines, lowest_gap=0.045)
-    axes.set_ylim(0, max(1.1, 1.05 * max(y for points in lines.values() for _, y in points)))
+    axes = _axes("Fraction of the read bandwidth", "mean squared error of two float32 arrays in memory, one call")
+    axes.set_ylim(0, max(1.1, 1.05 * max(y for line in lines for _, y in line.points)))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlabel("pairs of label and prediction in one call")
+    axes.set_xlabel("pairs of label and prediction")
+    _draw(axes, lines)
+    _mark(axes, 1.0, "as fast as this machine reads memory")
     _save(axes, path)
 
 
 def drift(rows: list[Row], path: Path) -> None:
-    """The relative error of streamed metrics against the number of elements; streamloss as its bound, 2**-53."""
+    """The relative error of streamed metrics against the number of elements."""
     lines = _lines(rows, "relative error")
-    axes = _axes("Relative error of a streamed mean squared error", "float32 data in batches of 256")
+    axes = _axes("Relative error of a mean squared error", "float32 pairs, fed in batches of 256")
     axes.set_yscale("log")
-    lines = {name: [(x, max(y, 1e-18)) for x, y in points] for name, points in lines.items()}
-    _draw(axes, lines, lowest_gap=0.045)
-    axes.axhline(2.0**-53, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    start = min(x for points in lines.values() for x, _ in points)
-    axes.annotate(
-        "half a unit in the last place of a float64",
-        (start, 2.0**-53),
-        xytext=(0, 4),
-        textcoords="offset points",
-        color=INK,
-    )
     axes.set_ylim(1e-18, 1e-3)
     axes.set_yticks([1e-18, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3])
-    axes.set_xlabel("elements so far")
+    axes.set_xlabel("pairs so far")
+    _draw(axes, lines)
+    _mark(axes, 2.0**-53, "half a unit in the last place of a float64: nothing that ends in a float64 is closer")
     _save(axes, path)
 
 
-def _lines(rows: list[Row], value: str) -> Lines:
-    lines: Lines = {}
+def _lines(rows: list[Row], value: str) -> list[Line]:
+    """The lines; one that is the beginning of another is merged with it."""
+    points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         if value in row:
-            lines.setdefault(row["library"], []).append((row["elements"], row[value]))
-    return lines
+            points.setdefault(row["library"], []).append((row["elements"], row[value]))
+    names: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name in sorted(points, key=lambda name: -len(points[name])):
+        mine = tuple(points[name])
+        same = next((other for other in names if other[: len(mine)] == mine), mine)
+        names.setdefault(same, []).append(name)
+    return [Line(", ".join(together), list(shared)) for shared, together in names.items()]
 
 
 def _axes(title: str, subtitle: str) -> Any:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams.update(STYLE)
     from matplotlib import pyplot
 
-    axes = pyplot.figure(figsize=(9, 5), layout="constrained").add_subplot()
-    axes.set_title(title)
-    axes.text(0, 1.03, subtitle, transform=axes.transAxes, color="#6a737d")
-    axes.set_xscale("log", base=10)
+    with mpl.rc_context(STYLE):
+        axes = pyplot.figure(figsize=(9.5, 5)).add_axes((0.075, 0.12, 0.68, 0.72))
+        axes.set_title(title)
+        axes.text(0, 1.035, subtitle, transform=axes.transAxes, color=FAINT, fontsize=11)
+        axes.set_xscale("log", base=10)
+        axes.minorticks_off()
     return axes
 
 
-def _draw(axes: Any, lines: Lines, lowest_gap: float) -> None:
-    """Draw lines and write their names behind their ends, moved apart by a part of the height where they would meet."""
-    ends = []
-    others = iter(OTHERS * len(lines))
-    for name, points in lines.items():
-        ours = name == "streamloss"
-        colour = OURS if ours else next(others)
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=3 if ours else 1.6, zorder=3 if ours else 2)
-        axes.plot(*points[-1], "o", color=colour, markersize=6 if ours else 4, zorder=3)
-        ends.append((points[-1], name, colour, "bold" if ours else "normal"))
-    axes.figure.canvas.draw()
-    axes.figure.draw_without_rendering()
-    _label(axes, ends, lowest_gap)
+def _draw(axes: Any, lines: list[Line]) -> None:
+    for line in lines:
+        ours = line.name == "streamloss"
+        axes.plot(
+            *zip(*line.points, strict=True),
+            color=line.colour,
+            linewidth=3 if ours else 1.7,
+            zorder=3 if ours else 2,
+            solid_capstyle="round",
+        )
+    _name(axes, lines)
 
 
-def _label(axes: Any, ends: list[tuple[tuple[float, float], str, str, str]], gap: float) -> None:
-    to_axes = axes.transAxes.inverted()
-    placed = [(to_axes.transform(axes.transData.transform(end))[1], *rest) for end, *rest in ends]
-    heights: list[float] = []
-    for height, *_ in sorted(placed):
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    for height, (_, name, colour, weight) in zip(heights, sorted(placed), strict=True):
-        axes.text(1.02, height, name, color=colour, weight=weight, va="center", transform=axes.transAxes)
+def _name(axes: Any, lines: list[Line]) -> None:
+    """Write the names to the right of the axes, as high as the lines end, or above the name below."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    below = -GAP
+    for height, line in sorted((to_axes.transform(line.points[-1])[1], line) for line in lines):
+        below = max(height, below + GAP)
+        axes.text(
+            1.02,
+            below,
+            line.name,
+            color=line.colour,
+            weight="bold" if line.name == "streamloss" else "normal",
+            size=11,
+            va="center",
+            transform=axes.transAxes,
+        )
+
+
+def _mark(axes: Any, height: float, text: str) -> None:
+    """A dashed line across, with its meaning on it."""
+    axes.axhline(height, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    place = axes.get_yaxis_transform()
+    axes.annotate(
+        text, (0.005, height), xycoords=place, xytext=(0, 5), textcoords="offset points", color=INK, fontsize=9.5
+    )
 
 
 def _save(axes: Any, path: Path) -> None:

@@ -55,6 +55,11 @@ def rival(name: str, module: str, **options: Any) -> Callable[[Callable[[Arrays]
     return add
 
 
+def _optional(a: Arrays) -> list[Any]:
+    """Labels, predictions, weights and mask; None for what is not there."""
+    return [a.get(name) for name in ("labels", "predictions", "weights", "mask")]
+
+
 def _repeated(a: Arrays) -> Arrays:
     """Arrays whose weights have the shape of the labels, without a copy."""
     if "weights" not in a or a["labels"].ndim == 1:
@@ -80,29 +85,38 @@ def _numba(a: Arrays) -> Call:
     return partial(weighted_mean, a["labels"], a["predictions"], a.get("weights"), a.get("mask"))
 
 
-@rival("NumPy", "numpy")
+@rival("NumPy, in blocks", "numpy")
 def _numpy(a: Arrays) -> Call:
-    """BLAS adds float32 in float32, but by many threads and with one temporary array instead of two."""
-    y, p, w, m = (a.get(name) for name in ("labels", "predictions", "weights", "mask"))
+    """In blocks that stay in the cache: BLAS adds a block, Python the totals of blocks.
+
+    BLAS alone adds float32 in float32 to the end; over 64 million elements it was off by 5e-4.
+    """
+    y, p, w, m = _optional(a)
+    rows = (1 << 15) // (y.size // len(y))
+    room = np.empty_like(y[:rows])
 
     def call() -> float:
-        error = np.subtract(p, y)
-        if m is not None:
-            error *= m
-        flat = error.reshape(-1)
-        if w is None:
-            return float(np.vdot(flat, flat) / (flat.size if m is None else np.count_nonzero(m)))
-        if error.ndim > 1:
-            return float(np.vdot(w, np.einsum("ij,ij->i", error, error)) / (w.sum() * error.shape[1]))
-        np.square(error, out=error)
-        return float(np.vdot(w, error) / w.sum())
+        top, bottom = 0.0, 0.0
+        for start in range(0, len(y), rows):
+            here = slice(start, start + rows)
+            error = np.subtract(p[here], y[here], out=room[: len(y[here])])
+            if m is not None:
+                error *= m[here]
+                bottom += np.count_nonzero(m[here])
+            if w is None:
+                top += float(np.vdot(error, error))
+                continue
+            bottom += float(w[here].sum()) * (y.size // len(y))
+            losses = np.square(error, out=error) if y.ndim == 1 else np.einsum("ij,ij->i", error, error)
+            top += float(np.vdot(w[here], losses))
+        return top / (bottom or y.size)
 
     return call
 
 
 @rival("NumPy, as most write it", "numpy")
 def _numpy_usual(a: Arrays) -> Call:
-    y, p, w, m = (a.get(name) for name in ("labels", "predictions", "weights", "mask"))
+    y, p, w, m = _optional(a)
 
     def call() -> float:
         losses = (y - p) ** 2
@@ -131,7 +145,7 @@ def _torch_mean(y: Any, p: Any, w: Any, m: Any) -> Any:
 def _tensors(a: Arrays) -> list[Any]:
     import torch
 
-    return [torch.from_numpy(a[n]) if n in a else None for n in ("labels", "predictions", "weights", "mask")]
+    return [None if array is None else torch.from_numpy(array) for array in _optional(a)]
 
 
 @rival("torch", "torch")
@@ -226,7 +240,7 @@ def _sklearn(a: Arrays) -> Call:
     """Its metric (https://scikit-learn.org/stable/modules/generated/sklearn.metrics.mean_squared_error.html)."""
     from sklearn.metrics import mean_squared_error
 
-    y, p, w, m = (a.get(name) for name in ("labels", "predictions", "weights", "mask"))
+    y, p, w, m = _optional(a)
     if m is not None:
         return lambda: float(mean_squared_error(y[m], p[m]))
     return lambda: float(mean_squared_error(y, p, sample_weight=w))

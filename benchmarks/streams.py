@@ -69,7 +69,7 @@ stream("streamloss, torch tensors", "torch", takes="torch")(_exact)
 stream("streamloss, Python floats", "streamloss", takes="floats")(_exact)
 
 
-@stream("NumPy, running sums", "numpy")
+@stream("NumPy", "numpy")
 def _numpy() -> Stream:
     """What people write by hand: a total in float64, each batch added in the arrays' own dtype."""
     sums = [0.0, 0.0]
@@ -82,7 +82,7 @@ def _numpy() -> Stream:
     return Stream(update, lambda: sums[0] / sums[1])
 
 
-@stream("torch, running sums", "torch", takes="torch")
+@stream("torch", "torch", takes="torch")
 def _torch() -> Stream:
     """A total that stays a float32 tensor, as in training loops that avoid waiting for a device."""
     import torch

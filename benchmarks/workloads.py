@@ -33,7 +33,7 @@ class Workload:
         per_element = dtype.itemsize * (2 + {"": 0, "element": 1, "sample": 1 / DIMENSIONS}[self.weights]) + self.masked
         size = max(1024, int(megabytes * 1e6 / per_element) // 1024 * 1024)
         shape = (size // DIMENSIONS, DIMENSIONS) if self.weights == "sample" else (size,)
-        made = {
+        made: Arrays = {
             "labels": rng.standard_normal(shape, dtype=self.dtype),
             "predictions": rng.standard_normal(shape, dtype=self.dtype),
         }
