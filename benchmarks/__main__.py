@@ -76,7 +76,7 @@ def run_section(name: str, plan: Plan) -> dict[str, Any]:
         words = [word for word in ("quick", "largest") if getattr(plan, word)]
         command = [sys.executable, "-m", "benchmarks.section", name, str(rows), *words]
         try:
-            done = subprocess.run(command, timeout=LIMIT, stdout=sys.stderr, check=False)
+            done = subprocess.run(command, timeout=LIMIT, stdout=2, check=False)
             failure = f"ended with status {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired:
             failure = f"took more than {LIMIT:.0f} seconds"

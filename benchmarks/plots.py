@@ -57,7 +57,7 @@ class Line(NamedTuple):
     @property
     def colour(self) -> str:
         """That of the library that it is named after first."""
-        return COLOURS.get(self.name, COLOURS.get(self.name.partition(",")[0], FAINT))
+        return COLOURS.get(self.name.partition("\n")[0], FAINT)
 
 
 def roof(rows: list[Row], path: Path) -> None:
@@ -81,7 +81,7 @@ def drift(rows: list[Row], path: Path) -> None:
     axes.set_yticks([1e-18, 1e-15, 1e-12, 1e-9, 1e-6, 1e-3])
     axes.set_xlabel("pairs so far")
     _draw(axes, lines)
-    _mark(axes, 2.0**-53, "half a unit in the last place of a float64: nothing that ends in a float64 is closer")
+    _mark(axes, 2.0**-53, "half a unit in the last place of a float64")
     _save(axes, path)
 
 
@@ -96,7 +96,7 @@ def _lines(rows: list[Row], value: str) -> list[Line]:
         mine = tuple(points[name])
         same = next((other for other in names if other[: len(mine)] == mine), mine)
         names.setdefault(same, []).append(name)
-    return [Line(", ".join(together), list(shared)) for shared, together in names.items()]
+    return [Line("\n".join(together), list(shared)) for shared, together in names.items()]
 
 
 def _axes(title: str, subtitle: str) -> Any:
@@ -130,12 +130,14 @@ def _draw(axes: Any, lines: list[Line]) -> None:
 def _name(axes: Any, lines: list[Line]) -> None:
     """Write the names to the right of the axes, as high as the lines end, or above the name below."""
     to_axes = axes.transData + axes.transAxes.inverted()
-    below = -GAP
+    top = 0.0  # of the name below
     for height, line in sorted((to_axes.transform(line.points[-1])[1], line) for line in lines):
-        below = max(height, below + GAP)
+        half = GAP / 2 * (1 + line.name.count("\n"))
+        height = max(height, top + half)
+        top = height + half
         axes.text(
             1.02,
-            below,
+            height,
             line.name,
             color=line.colour,
             weight="bold" if line.name == "streamloss" else "normal",

@@ -12,7 +12,7 @@ from .large import ready
 from .machine import read_all, read_alone, time_short
 from .plan import Plan, Row, Rows, progress
 from .report import pivot, table
-from .rivals import RIVALS, TOLERANCE
+from .rivals import RIVALS
 from .workloads import Workload
 
 TITLE = "Fraction of the roof against size"
@@ -44,7 +44,7 @@ def run(plan: Plan) -> Rows:
             "read alone": partial(read_alone, every),
         }
         for rival in rivals:
-            call, failure = ready(rival, arrays, exact, TOLERANCE["float32"])
+            call, failure = ready(rival, arrays, exact)
             if call is None:
                 yield {"elements": size, "library": rival.name, "failure": failure}
             else:
