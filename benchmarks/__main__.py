@@ -53,10 +53,12 @@ def run(wanted: list[str], plan: Plan, readme: bool) -> int:
     path = report.RESULTS / f"{datetime.date.today()}-{machine.slug()}.json"
     sections = found if plan.quick else report.load(path) | found
     sections = {name: sections[name] for name in SECTIONS if name in sections}
+    if not plan.quick:
+        report.save(path, sections)
     text = markdown(sections)
     print(text)
     if not plan.quick:
-        report.save(path, sections, text)
+        path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
         draw(sections)
     if readme:
         report.write_readme(readme_text(sections))
@@ -80,7 +82,8 @@ def run_section(name: str, plan: Plan) -> dict[str, Any]:
             failure = f"ended with status {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired:
             failure = f"took more than {LIMIT:.0f} seconds"
-        found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+        lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may not be whole
     seconds = time.monotonic() - begin
     progress(f"{name}: {seconds:.0f} s")
     return {
@@ -107,12 +110,15 @@ def markdown(sections: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def body(name: str, section: dict[str, Any]) -> list[str]:
-    """A section's tables, and what is missing from them."""
+def body(name: str, section: dict[str, Any], brief: bool = False) -> list[str]:
+    """A section's tables, and what is missing from them; its brief ones if it has such."""
+    show = module(name).show
+    if brief:
+        show = getattr(module(name), "brief", show)
     rows = section["rows"]
     measured = any(not row.get("failure") for row in rows)
     missing = report.failures(rows)
-    parts = [module(name).show(rows)] if measured else []
+    parts = [show(rows)] if measured else []
     parts += [f"Not measured:\n\n{missing}"] if missing else []
     return parts + ([f"**This section failed: it {section['failure']}.**"] if section["failure"] else [])
 
@@ -125,7 +131,7 @@ def readme_text(sections: dict[str, Any]) -> str:
             parts.append(f"![{module(name).TITLE}](benchmarks/results/{name}.png)")
     for name in IN_README:
         if name in sections:
-            parts += [f"### {module(name).TITLE}", module(name).show(sections[name]["rows"])]
+            parts += [f"### {module(name).TITLE}", *body(name, sections[name], brief=True)]
     return "\n\n".join(parts)
 
 

@@ -14,6 +14,7 @@ from .rivals import RIVALS, Call, Rival, Unsupported
 from .workloads import WORKLOADS, Arrays, Workload
 
 TITLE = "Large updates"
+IN_BRIEF = ("float32", "float32, weights", "float32, mask", "float64", "float64, weights")
 
 
 def run(plan: Plan) -> Rows:
@@ -76,7 +77,7 @@ def ready(rival: Rival, arrays: Arrays, exact: float) -> tuple[Call | None, str]
     except Exception as error:  # whatever another library raises, it is to be reported and the others measured
         return None, " ".join(f"{type(error).__name__}: {error}".split())[:200]
     if not rival.accepts(result, exact, arrays["labels"].dtype):
-        return None, f"wrong by {abs(result / exact - 1):.1g}"
+        return None, f"relative error {abs(result / exact - 1):.1g}"
     return call, ""
 
 
@@ -95,6 +96,18 @@ def show(rows: list[Row]) -> str:
         named = [row | {"size": f"{row['library']}, {row['MB']} MB"} for row in others]
         parts += ["Other sizes:", table(pivot(named, "size", "workload", "of the roof"))]
     return "\n\n".join(parts)
+
+
+def brief(rows: list[Row]) -> str:
+    """The fractions of the roof alone, without the odder workloads, and one column of errors."""
+    most = [row for row in rows if row["MB"] == rows[0]["MB"] and row["workload"] in IN_BRIEF]
+    made = pivot(most, "library", "workload", "of the roof")
+    errors = {row["library"]: row.get("error, ulp", "–") for row in most if row["workload"] == "float32"}
+    lines = [row | {"error on float32, ulp": errors[row["library"]]} for row in made]
+    return (
+        f"Fraction of the read bandwidth ({_roof(rows)} GB/s) on arrays of {rows[0]['MB']} MB, and the error of the"
+        f" answer in units of the last place of a float64:\n\n{table(lines)}"
+    )
 
 
 def _roof(rows: list[Row]) -> str:

@@ -61,7 +61,7 @@ def failures(rows: Iterable[Row]) -> str:
     for row in rows:
         if row.get("failure"):
             reasons.setdefault(f"{row.get('library', '')}: {row['failure']}", []).append(str(next(iter(row.values()))))
-    return "\n".join(f"- {reason} ({', '.join(dict.fromkeys(what))})" for reason, what in reasons.items())
+    return "\n".join(f"- {reason} ({'; '.join(dict.fromkeys(what))})" for reason, what in reasons.items())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -69,11 +69,10 @@ def load(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
-def save(path: Path, sections: dict[str, Any], text: str) -> None:
-    """Write results for programs, .json, and for people, .md."""
+def save(path: Path, sections: dict[str, Any]) -> None:
+    """Keep the sections in a file of results."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(sections, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
 
 
 def write_readme(text: str, path: Path = README) -> None:

@@ -99,6 +99,7 @@ def _torch() -> Stream:
 
 @stream("torchmetrics", "torchmetrics", takes="torch", weights=False)
 def _torchmetrics() -> Stream:
+    """Its result is kept until the next update, so that asking again costs little."""
     import torchmetrics
 
     metric = torchmetrics.MeanSquaredError()
