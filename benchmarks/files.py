@@ -22,7 +22,7 @@ from .report import pivot, table
 
 TITLE = "Files"
 GROUPS = 20
-TOLERANCE = {"double": 1e-12, "float": 1e-3}  # relative, of answers by arithmetic in these types
+TOLERANCE = {"double": 1e-10, "float": 1e-3}  # relative, of answers by arithmetic in these types
 
 Answer: TypeAlias = float | dict[Any, float]
 
@@ -109,7 +109,7 @@ def _measure(case: Case, path: Path, rows: int, exact: Answer, plan: Plan) -> Ro
             continue
         if not _agree(answer, exact, tolerance):
             assert name != "streamloss", f"{case.name}: {answer} is not {exact}"
-            failed.append((name, f"wrong by more than {tolerance}"))
+            failed.append((name, f"wrong by more than {tolerance:g}"))
             continue
         calls[name] = partial(engine, path, case)
     timed = time_in_turns(calls, plan.pick(1, 7))
