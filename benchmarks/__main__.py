@@ -1,67 +1,157 @@
-"""Run with `python -m benchmarks`; `--quick` takes a minute and is for the assertions, not the times."""
+"""Measure streamloss against the machine and against what users would pick instead.
+
+Each section runs in a process of its own; a table of all goes to standard output and, unless --quick, with the
+numbers to benchmarks/results. Sections that are measured alone replace their part of today's results.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import re
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import bandwidth, latency, machine, memory
+from . import machine, plots, report
+from .plan import Plan, Row, progress
 
-README = Path(__file__).parent.parent / "README.md"
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Rows as a Markdown table."""
-    cells = [[f"{v:,.3g}" if isinstance(v, float) and v < 1000 else str(v) for v in row.values()] for row in rows]
-    return "\n".join(["| " + " | ".join(line) + " |" for line in (list(rows[0]), ["---"] * len(rows[0]), *cells)])
-
-
-def write_readme(
-    header: str, large: list[dict[str, Any]], small: list[dict[str, Any]], cold: list[dict[str, Any]]
-) -> None:
-    """Put what was measured between the marks in the README."""
-    shares: dict[str, dict[str, Any]] = {}
-    for row in large:
-        if row["what"] != "read":
-            shares.setdefault(row["workload"], {"fraction of the read bandwidth": row["workload"]})[row["what"]] = row[
-                "of the roof"
-            ]
-    text = "\n\n".join(
-        [
-            f"Measured on {header}. The read bandwidth is that of all threads reading the same arrays in the same run.",
-            table(list(shares.values())),
-            table(small),
-            table(cold),
-        ]
-    )
-    marks = re.compile(r"(<!-- speed:.*?-->\n).*?(<!-- end of speed -->)", re.DOTALL)
-    README.write_text(marks.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", README.read_text()))
+SECTIONS = ["large", "losses", "hard", "sizes", "drift", "small", "middle", "growth", "cold", "memory", "files", "gpu"]
+IN_README = ["large", "losses", "small", "cold", "files", "gpu"]
+PICTURES = {"sizes": plots.roof, "drift": plots.drift}
+LIMIT = 900.0  # seconds for a section
 
 
 def main() -> None:
-    """Run every section and print its table."""
+    """Run sections, print and keep what they found; exit with 1 if one of them failed, or streamloss in it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small arrays, few repeats")
-    parser.add_argument("--readme", action="store_true", help="write the tables into README.md, too")
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default all")
+    parser.add_argument("--quick", action="store_true", help="a minute, for the assertions; nothing is kept")
+    parser.add_argument("--largest", action="store_true", help="also arrays of 1 GB and files of 8 GB")
+    parser.add_argument("--readme", action="store_true", help="write today's results into README.md, too")
     options = parser.parse_args()
-    quick = options.quick
-    header = f"{datetime.date.today()}: {machine.describe()}"
-    large = bandwidth.run(40 if quick else 400, 3 if quick else 9)
-    small = latency.small_updates(3 if quick else 9)
-    cold = latency.cold_start()
-    for title, rows in (
-        (header, []),
-        ("Large updates", large),
-        ("Small updates", small),
-        ("Cold start", cold),
-        ("Memory", memory.run(200 if quick else 2000)),
-    ):
-        print(f"\n## {title}\n", *([table(rows)] if rows else []), sep="\n")
-    if options.readme:
-        write_readme(header, large, small, cold)
+    unknown = set(options.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}; there are: {', '.join(SECTIONS)}")
+    if options.quick and options.readme:
+        parser.error("--readme takes measured times, --quick measures none")
+    wanted = [name for name in options.sections or SECTIONS if importlib.util.find_spec(f"benchmarks.{name}")]
+    sys.exit(run(wanted, Plan(options.quick, options.largest), options.readme))
+
+
+def run(wanted: list[str], plan: Plan, readme: bool) -> int:
+    """Run sections, one after the other so that they do not disturb each other; return the exit status."""
+    with ThreadPoolExecutor(2 if plan.quick else 1) as pool:  # quick times mean nothing
+        found = dict(zip(wanted, pool.map(partial(run_section, plan=plan), wanted), strict=True))
+    path = report.RESULTS / f"{datetime.date.today()}-{machine.slug()}.json"
+    sections = found if plan.quick else report.load(path) | found
+    sections = {name: sections[name] for name in SECTIONS if name in sections}
+    if not plan.quick:
+        report.save(path, sections)
+    text = markdown(sections)
+    print(text)
+    if not plan.quick:
+        path.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
+        draw(sections)
+    if readme:
+        report.write_readme(readme_text(sections))
+    failed = [name for name in wanted if has_failed(found[name])]
+    if failed:
+        progress(f"failed: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def run_section(name: str, plan: Plan) -> dict[str, Any]:
+    """What a section finds in a process of its own; what ends that process early is part of it."""
+    begin = time.monotonic()
+    failure = ""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows"
+        rows.touch()
+        words = [word for word in ("quick", "largest") if getattr(plan, word)]
+        command = [sys.executable, "-m", "benchmarks.section", name, str(rows), *words]
+        try:
+            done = subprocess.run(command, timeout=LIMIT, stdout=2, check=False)
+            failure = f"ended with status {done.returncode}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            failure = f"took more than {LIMIT:.0f} seconds"
+        lines = rows.read_text(encoding="utf-8").splitlines(keepends=True)
+        found = [json.loads(line) for line in lines if line.endswith("\n")]  # the last may not be whole
+    seconds = time.monotonic() - begin
+    progress(f"{name}: {seconds:.0f} s")
+    return {
+        "date": str(datetime.date.today()),
+        "machine": machine.processor(),
+        "versions": machine.versions(),
+        "seconds": seconds,
+        "failure": failure,
+        "rows": found,
+    }
+
+
+def has_failed(section: dict[str, Any]) -> bool:
+    """Whether a section, or streamloss in it, has failed; rivals may."""
+    ours = (row for row in section["rows"] if row.get("failure") and row["library"].startswith("streamloss"))
+    return bool(section["failure"] or next(ours, None))
+
+
+def markdown(sections: dict[str, Any]) -> str:
+    """All sections with their titles."""
+    parts = [f"# {header(sections)}"]
+    for name, section in sections.items():
+        parts += [f"## {module(name).TITLE}", *body(name, section)]
+    return "\n\n".join(parts)
+
+
+def body(name: str, section: dict[str, Any], brief: bool = False) -> list[str]:
+    """A section's tables, and what is missing from them; its brief ones if it has such."""
+    show = module(name).show
+    if brief:
+        show = getattr(module(name), "brief", show)
+    rows = section["rows"]
+    measured = any(not row.get("failure") for row in rows)
+    missing = report.failures(rows)
+    parts = [show(rows)] if measured else []
+    parts += [f"Not measured:\n\n{missing}"] if missing else []
+    return parts + ([f"**This section failed: it {section['failure']}.**"] if section["failure"] else [])
+
+
+def readme_text(sections: dict[str, Any]) -> str:
+    """The README's part: pictures, then the tables that answer its reader's questions."""
+    parts = [f"Measured on {header(sections)}. `benchmarks/NOTES.md` says how."]
+    for name in PICTURES:
+        if name in sections:
+            parts.append(f"![{module(name).TITLE}](benchmarks/results/{name}.png)")
+    for name in IN_README:
+        if name in sections:
+            parts += [f"### {module(name).TITLE}", *body(name, sections[name], brief=True)]
+    return "\n\n".join(parts)
+
+
+def header(sections: dict[str, Any]) -> str:
+    """Date, machine and versions; more than one of them only if sections differ."""
+    lines = dict.fromkeys(f"{part['date']}: {part['machine']}; {part['versions']}" for part in sections.values())
+    return "; and ".join(lines)
+
+
+def draw(sections: dict[str, Any]) -> None:
+    """The pictures, where Matplotlib is installed."""
+    for name, picture in PICTURES.items():
+        rows: list[Row] = sections.get(name, {}).get("rows", [])
+        if rows and importlib.util.find_spec("matplotlib"):
+            picture(rows, report.RESULTS / f"{name}.png")
+
+
+def module(name: str) -> Any:
+    """The module of a section."""
+    return importlib.import_module(f"benchmarks.{name}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,65 @@
-"""The machine: how fast its memory can be read, and how to time things that share it."""
+"""The machine: what it is, how fast its memory can be read, and how to time things that share it."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
 
 import streamloss
 
+Array: TypeAlias = np.ndarray[Any, Any]
+
+LIBRARIES = (
+    *("numpy", "numba", "torch", "numexpr", "polars", "duckdb", "scikit-learn"),
+    *("torchmetrics", "torcheval", "keras", "river", "xsum"),
+)
+PIECE = 1 << 21  # bytes that a thread reads before it draws again
+PATIENCE = 2.0  # seconds of turns after which a call has had enough of them
+LEAST = 3  # turns that every call gets
+
 _pool = ThreadPoolExecutor(streamloss.get_num_threads())
 
 
-def describe() -> str:
-    """The processor, the number of threads and the versions that the figures belong to."""
+def processor() -> str:
+    """The model of the processor and the number of threads in use."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as info:
             model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), model)
-    return (
-        f"{model}, {streamloss.get_num_threads()} threads; Python {platform.python_version()},"
-        f" NumPy {np.__version__}, Numba {numba.__version__}, streamloss {streamloss.__version__}"
-    )
+    return f"{model}, {streamloss.get_num_threads()} threads"
+
+
+def versions() -> str:
+    """Those of Python, streamloss and every rival that is installed."""
+    found = [f"Python {platform.python_version()}", f"streamloss {streamloss.__version__}"]
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def slug() -> str:
+    """The processor as part of a file's name."""
+    return re.sub(r"\W+", "-", re.sub(r"\(\w+\)", "", processor()).lower()).strip("-")
+
+
+def resident(kind: str = "RssAnon") -> int:
+    """Bytes of memory this process has of its own now (RssAnon), or had in all at most (VmHWM); Linux."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status[kind].split()[0]) * 1024
 
 
 @numba.njit(nogil=True)
@@ -37,18 +70,28 @@ def _xor(words: Any) -> int:
     return result
 
 
-def read_all(arrays: list[np.ndarray[Any, Any]]) -> int:
-    """Read every byte of the arrays, each thread a part, and xor it: nothing reads them faster."""
-    threads = streamloss.get_num_threads()
+def read_all(arrays: list[Array]) -> int:
+    """Read every byte of the arrays and xor it, on all threads, which draw pieces: nothing reads them faster."""
+    words = [array.reshape(-1).view(np.int64) for array in arrays]
+    count = max(1, sum(array.nbytes for array in arrays) // PIECE)
+    pieces = iter(range(count))
 
-    def part(k: int) -> int:
+    def work(_: int) -> int:
         result = 0
-        for array in arrays:
-            words = array.reshape(-1).view(np.int64)
-            result ^= _xor(words[words.size * k // threads : words.size * (k + 1) // threads])
+        for k in pieces:
+            for w in words:
+                result ^= _xor(w[w.size * k // count : w.size * (k + 1) // count])
         return result
 
-    return sum(_pool.map(part, range(threads)))
+    return sum(_pool.map(work, range(streamloss.get_num_threads())))
+
+
+def read_alone(arrays: list[Array]) -> int:
+    """The same on one thread, which is faster while the arrays are small."""
+    result = 0
+    for array in arrays:
+        result ^= _xor(array.reshape(-1).view(np.int64))
+    return result
 
 
 class Timed(NamedTuple):
@@ -58,12 +101,43 @@ class Timed(NamedTuple):
     result: Any
 
 
-def time_in_turns(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timed]:
-    """Time calls against each other; they take turns, so that a slow moment of the machine hits all of them."""
-    best = {name: Timed(float("inf"), call()) for name, call in calls.items()}  # warms caches and compilers
-    for _ in range(repeats):
+def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, Timed]:
+    """Time calls against each other; they take turns, so that a slow moment of the machine hits all of them.
+
+    Slow calls get fewer turns. Every call should have been made once, to warm caches and compilers.
+    """
+    best = {name: Timed(float("inf"), None) for name in calls}
+    spent = dict.fromkeys(calls, 0.0)
+    for turn in range(turns):
         for name, call in calls.items():
+            if turn >= LEAST and spent[name] > PATIENCE:
+                continue
             begin = time.perf_counter()
             result = call()
-            best[name] = min(best[name], Timed(time.perf_counter() - begin, result), key=lambda timed: timed.seconds)
+            seconds = time.perf_counter() - begin
+            spent[name] += seconds
+            best[name] = min(best[name], Timed(seconds, result), key=lambda timed: timed.seconds)
     return best
+
+
+def time_short(calls: Mapping[str, Callable[[], Any]], turns: int, seconds: float = 0.01) -> dict[str, float]:
+    """Seconds per call of short calls, the best of several turns of many calls each."""
+    numbers = {name: max(1, int(seconds / _once(call))) for name, call in calls.items()}
+
+    def repeat(name: str) -> None:
+        call = calls[name]
+        for _ in range(numbers[name]):
+            call()
+
+    timed = time_in_turns({name: partial(repeat, name) for name in calls}, turns)
+    return {name: timed[name].seconds / numbers[name] for name in calls}
+
+
+def _once(call: Callable[[], Any], warm: Iterable[int] = range(3)) -> float:
+    """About how long a call takes once it is warm."""
+    times = []
+    for _ in warm:
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return max(min(times), 1e-9)
