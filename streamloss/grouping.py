@@ -1,7 +1,9 @@
 """Adding a chunk to the states of groups, on the CPU: every element goes to the state of its own group.
 
-Neighbouring elements belong to different groups, so there are no blocks of one sum to cut. Terms are computed block by
-block as everywhere; each is then added to the two or three digits that its bits lie in.
+Neighbouring elements belong to different groups, so there are no blocks of one sum to cut. Instead each term of a
+block is cut at two places, by vector instructions and as in `blocks`, into two whole numbers of at most 42 bits, which
+a tally of few words a group adds up: it stays in the cache. Tallies go into the states after each piece. Blocks that
+do not fit the window are added one by one, to the three digits that the bits of a number lie in.
 """
 
 from __future__ import annotations
@@ -16,7 +18,18 @@ from numba.core import types
 
 from . import _jit, _threads
 from ._jit import bits
-from .blocks import U64, prepare
+from .blocks import (
+    HIGHEST_WINDOW,
+    I64,
+    MARGIN,
+    U64,
+    UNKNOWN,
+    WITHOUT_SIGN,
+    exceeding,
+    extremes,
+    magic,
+    prepare,
+)
 from .chunks import Chunk
 from .cpu import SERIAL
 from .entries import WORDS, entries
@@ -26,6 +39,7 @@ from .exact import (
     DIGIT_BITS,
     DIGIT_MASK,
     DIGIT_SHIFT,
+    EXPONENT_BIAS,
     EXPONENT_MASK,
     FIRST_DIGIT,
     FRACTION_BITS,
@@ -45,12 +59,16 @@ from .exact import (
     WEIGHTS,
     Words,
     carry_state,
+    deposit,
     deposit_float,
 )
 from .losses import Loss
 from .operands import BLOCK, block, is_shared, item, room_for, scratch
 from .squares import exact_product
 
+PART = 42  # bits of the whole numbers that a term is cut into: 2**20 of them add up to less than 2**63
+FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 elements
+TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
 STATES = types.Array(types.int64, 2, "C")
 MOST_TIMES = 1 << 30  # that deposit_float takes at once
 CARRY_AFTER = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
@@ -99,6 +117,118 @@ def add_squares(words: Any, start: int, term: float, weight: float) -> None:
     add_product(words, start + WEIGHT_SQUARES, weight, weight)
 
 
+@_jit.routine
+def cut_apart(values: Any, window: int, upper: Any, lower: Any) -> bool:
+    """Cut each number of a block at two places, into whole numbers of two units; False if something does not fit."""
+    _jit.not_inlined()
+    _jit.wide_vectors()
+    high, low = magic(window - PART), magic(window - 2 * PART - 1)
+    top = left = 0
+    for i in range(values.size):
+        u = values[i] + high
+        upper[i] = bits(u) - bits(high)
+        rest = values[i] - (u - high)
+        v = rest + low
+        lower[i] = bits(v) - bits(low)
+        left |= bits(rest - (v - low)) & WITHOUT_SIGN
+        top = max(top, bits(values[i]) & WITHOUT_SIGN)
+    return left == 0 and top < (window + EXPONENT_BIAS) << FRACTION_BITS
+
+
+@_jit.scalar
+def cut_block(weights: Any, terms: Any, used_weights: Any, windows: Any, parts: Any) -> bool:
+    """Cut the terms of a block, and its weights if there are any; False if something does not fit its window."""
+    if windows[0] == UNKNOWN or not cut_apart(terms, windows[0], parts[1], parts[2]):
+        return False
+    if is_shared(weights):
+        return True
+    return windows[1] != UNKNOWN and cut_apart(used_weights, windows[1], parts[3], parts[4])
+
+
+@_jit.routine
+def window_of(values: Any) -> int:
+    """A window for numbers like these; any for zeros, and none where units would leave the range of float64."""
+    _jit.not_inlined()
+    top, _ = extremes(values)
+    window = I64(0) if top == 0 else exceeding(top) + MARGIN
+    return window if 2 * PART + SMALLEST_EXPONENT < window < HIGHEST_WINDOW else I64(UNKNOWN)
+
+
+@_jit.scalar
+def count_elements(omit: Any, elements: Any, packed: Any) -> None:
+    """What each element of a block adds to the counts of its group: kept, skipped and nonzero, packed into a word."""
+    _jit.wide_vectors()
+    labels, predictions, weights, mask = elements
+    for i in range(labels.size):
+        here = I64(item(mask, i))
+        weight = float64(item(weights, i))
+        kept = here
+        if omit is not None:
+            probe = float64(labels[i]), float64(predictions[i])
+            kept = here & I64(probe[0] == probe[0]) & I64(probe[1] == probe[1]) & I64(weight == weight)
+        packed[i] = kept | ((here - kept) << FIELD) | ((kept & I64(weight != 0.0)) << (2 * FIELD))
+
+
+@_jit.scalar
+def tally_up(weights: Any, codes: Any, parts: Any, tallies: Any) -> None:
+    """Add the parts of each element of a block to the tally of its group."""
+    packed, upper, lower, weight_upper, weight_lower = parts
+    for i in range(codes.size):
+        tally = U64(codes[i]) * U64(TALLY)
+        tallies[tally] += packed[i]
+        tallies[tally + U64(1)] += upper[i]
+        tallies[tally + U64(2)] += lower[i]
+        if not is_shared(weights):
+            tallies[tally + U64(3)] += weight_upper[i]
+            tallies[tally + U64(4)] += weight_lower[i]
+
+
+@_jit.routine
+def settle_tallies(tallies: Any, windows: Any, states: Any) -> None:
+    """Move what the tallies hold into the states."""
+    _jit.not_inlined()
+    field = (1 << FIELD) - 1
+    for group in range(len(states)):
+        start = group * TALLY
+        packed = tallies[start]
+        if packed == 0:
+            continue
+        state = states[group]
+        state[COUNT] += packed & field
+        state[SKIPPED] += (packed >> FIELD) & field
+        state[NONZERO] += packed >> (2 * FIELD)
+        for sum_start, window, place in ((TERMS, windows[0], start + 1), (WEIGHTS, windows[1], start + 3)):
+            total = state[sum_start : sum_start + SUM_WORDS]
+            if window != UNKNOWN:
+                deposit(total, tallies[place], window - PART)
+                deposit(total, tallies[place + 1], window - 2 * PART - 1)
+        tallies[start : start + TALLY] = 0
+
+
+@_jit.scalar
+def add_one_by_one(loss: Any, elements: Any, codes: Any, terms: Any, used_weights: Any, states: Any) -> None:
+    """Add the elements of a block to the states of their groups."""
+    labels, predictions, weights, mask = elements
+    omit = loss[2]
+    words, width = states.reshape(-1), states.shape[1]
+    for i in range(labels.size):
+        if not item(mask, i):
+            continue
+        start = codes[i] * width
+        if omit is not None:
+            label, prediction, weight = float64(labels[i]), float64(predictions[i]), float64(item(weights, i))
+            if label != label or prediction != prediction or weight != weight:
+                words[U64(start + SKIPPED)] += 1
+                continue
+        words[U64(start + COUNT)] += 1
+        words[U64(start + NONZERO)] += used_weights[i] != 0.0
+        add_float(words, start + TERMS, terms[i])
+        if not is_shared(weights):
+            add_float(words, start + WEIGHTS, used_weights[i])
+        if width != STATE_WORDS:
+            add_squares(words, start, terms[i], used_weights[i])
+
+
 def accumulate_groups(
     loss: Any,
     labels: Any,
@@ -113,34 +243,41 @@ def accumulate_groups(
 ) -> None:
     """Add the elements from start to stop of a chunk to the rows of `states` that their codes say; without carrying.
 
-    The other arguments are those of `cpu.accumulate`.
+    The other arguments are those of `cpu.accumulate`, and there are at most 2**20 elements. Weights that all elements
+    share are left to `add_weights`.
     """
     terms, used_weights, counts = room_for(start, stop), room_for(start, stop), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)
-    omit = loss[2]
-    words, width = states.reshape(-1), states.shape[1]
+    room = min(stop - start, BLOCK)
+    parts = (
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+        np.empty(room, np.int64),
+    )
+    tallies = np.zeros(len(states) * TALLY, np.int64)
+    windows = I64(UNKNOWN), I64(UNKNOWN)
     for begin in range(start, stop, BLOCK):
         end = min(begin + BLOCK, stop)
+        n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         c = block(codes, begin, end, codes_room)
-        y, p = labels[begin:end], predictions[begin:end]
-        prepare(loss, (y, p, w, k), block(out, begin, end, None), terms, used_weights, counts)
-        for i in range(end - begin):
-            if not item(k, i):
-                continue
-            start = c[i] * width
-            if omit is not None:
-                label, prediction, weight = float64(y[i]), float64(p[i]), float64(item(w, i))
-                if label != label or prediction != prediction or weight != weight:
-                    words[U64(start + SKIPPED)] += 1
-                    continue
-            words[U64(start + COUNT)] += 1
-            add_float(words, start + TERMS, terms[i])
-            if not is_shared(weights):
-                words[U64(start + NONZERO)] += used_weights[i] != 0.0
-                add_float(words, start + WEIGHTS, used_weights[i])
-            if width != STATE_WORDS:
-                add_squares(words, start, terms[i], used_weights[i])
+        elements = labels[begin:end], predictions[begin:end], w, k
+        prepare(loss, elements, block(out, begin, end, None), terms, used_weights, counts)
+        fits = states.shape[1] == STATE_WORDS and cut_block(weights, terms[:n], used_weights[:n], windows, parts)
+        if not fits and states.shape[1] == STATE_WORDS:
+            wider = max(windows[0], window_of(terms[:n])), max(windows[1], window_of(used_weights[:n]))
+            if wider != windows:
+                settle_tallies(tallies, windows, states)
+                windows = wider
+                fits = cut_block(weights, terms[:n], used_weights[:n], windows, parts)
+        if fits:
+            count_elements(loss[2], elements, parts[0])
+            tally_up(weights, c, parts, tallies)
+        else:
+            add_one_by_one(loss, elements, c, terms, used_weights, states)
+    settle_tallies(tallies, windows, states)
 
 
 def _carry_all(states: Any) -> None:

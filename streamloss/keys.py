@@ -19,6 +19,7 @@ Codes: TypeAlias = npt.NDArray[np.int32]
 Scalar: TypeAlias = "int | str | bool | float | None"
 Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 
+FEW = 1 << 10  # integers this close together are their own codes
 TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
 NULL = -1
@@ -32,7 +33,7 @@ class Coded(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """The keys of the rows of a chunk: row i has the key keys[codes[i]]; no key twice, and none without a row."""
+    """The keys of the rows of a chunk: row i has the key keys[codes[i]]; no key twice, but some may have no row."""
 
     codes: Codes
     keys: list[Key]
@@ -138,7 +139,10 @@ class Numbering(dict[Any, int]):
 
 
 def number(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Codes]:
-    """The distinct values of an array of integers or bools, ascending, and which of them each entry is."""
+    """The distinct values of an array of integers or bools, ascending, and which of them each entry is.
+
+    Of few that are close together all are taken for there, which saves looking: a group without elements is none.
+    """
     if values.size == 0:
         return values.reshape(-1), np.zeros(values.shape, np.int32)
     if values.dtype == np.bool_:
@@ -148,9 +152,10 @@ def number(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Codes]:
     if high - low >= max(TABLE, 4 * values.size):
         found, inverse = np.unique(values, return_inverse=True)
         return found, inverse.astype(np.int32)
-    offsets = (
-        (values - values.dtype.type(low)) if low >= 0 or values.dtype.itemsize == 8 else values.astype(np.int64) - low
-    )
+    small = values.dtype.itemsize < 4  # the difference may not fit the dtype of the values
+    offsets = values.astype(np.int32) - np.int32(low) if small else values - values.dtype.type(low)
+    if high - low < FEW:
+        return np.array(range(low, high + 1)), offsets.astype(np.int32, copy=False)
     present = np.zeros(high - low + 1, np.bool_)
     present[offsets] = True
     numbers = np.cumsum(present, dtype=np.int32)
