@@ -23,6 +23,7 @@ Codes = npt.NDArray[np.int32]
 
 # Two odd constants with bits all over: in the upper bits of a product all bits of its factors arrive.
 SPREAD, MIX, HALF, STEP = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 32, 1))
+MOST_CATEGORIES = 1 << 16  # with more of them, the text itself is coded
 INLINE = 12  # bytes of text that Arrow's string view holds itself; of longer text it holds a place in this batch
 
 
@@ -32,6 +33,7 @@ class Coder:
     def __init__(self) -> None:
         self.values: list[str] = []
         self._code: dict[str, int] = {}
+        self._categories: list[str | None] = []  # by Polars' codes of them
         self._kept = Numbering()
         self._dtype: Any = None  # of what `_kept` numbers
 
@@ -44,6 +46,8 @@ class Coder:
             return _numbers(series)
         if dtype == pl.Null:
             return Coded(np.full(len(series), -1, np.int32), self.values)
+        if dtype == pl.Categorical:
+            return self._encode_categories(series)
         if dtype != self._dtype:
             self._kept, self._dtype = Numbering(), dtype
         words, numbering = _words(series), self._kept
@@ -54,6 +58,24 @@ class Coder:
         new = series.gather(firsts).cast(pl.String).to_list()
         numbering.codes += [self._code_of(value) for value in new]
         return Coded(numbering.renumbered(codes), self.values)
+
+    def _encode_categories(self, series: pl.Series) -> Coded:
+        """A dictionary that text was stored with is used as it is; each category is looked up once."""
+        codes = series.to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
+        highest = int(codes.max(initial=-1))
+        if highest >= MOST_CATEGORIES:
+            return self.encode(series.cast(pl.String))
+        present = np.bincount(codes + 1, minlength=highest + 2)[1:] != 0
+        self._categories += [None] * (highest + 1 - len(self._categories))
+        new = [code for code in np.flatnonzero(present).tolist() if self._categories[code] is None]
+        if new:
+            found, firsts = np.unique(codes, return_index=True)
+            texts = series.gather(firsts).cast(pl.String).to_list()
+            self._categories = [*self._categories]  # the old list may be in use
+            for code, text in zip(found.tolist(), texts, strict=True):
+                if code >= 0:
+                    self._categories[code] = text
+        return Coded(codes, self._categories)
 
     def encode_array(self, values: npt.NDArray[Any]) -> Any:
         """The keys of a batch of an array: text, bytes of UTF-8, or times."""

@@ -139,6 +139,13 @@ class Selection:
         """Those from which numbers are computed, whatever their first rows look like."""
         return self._roots(column for column in self.columns if column.role != "by")
 
+    @property
+    def text_keys(self) -> list[str]:
+        """Columns of text of the file that are keys as they are, and nothing else."""
+        used = [root for column in self.columns for root in column.roots]
+        keys = [c.text for c in self.columns if c.role == "by" and c.dtype == pl.String and c.roots == (c.text,)]
+        return [key for key in keys if used.count(key) == 1 and key not in self._constants]
+
     def _roots(self, columns: Iterable[Column]) -> list[str]:
         return [r for r in dict.fromkeys(r for column in columns for r in column.roots) if r not in self._constants]
 
