@@ -24,6 +24,7 @@ LAYERS = [
     {"files.scoring", "compat"},
     {"files", "integrations._names", "integrations._tensors", "integrations"},
     {"integrations.torch"},
+    {"integrations.torchmetrics"},
     {"cli"},
     {"", "__main__"},
 ]
