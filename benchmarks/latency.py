@@ -31,8 +31,11 @@ def small_updates(repeats: int) -> list[dict[str, Any]]:
     if importlib.util.find_spec("torch"):
         import torch
 
+        from streamloss.integrations.torch import Metric
+
         ty, tp = torch.tensor(y), torch.tensor(p)
         calls["update, 32 float32 pairs, torch tensors"] = partial(accumulator.update, ty, tp)
+        calls["Metric.update, 32 x 1 torch tensors"] = partial(Metric().update, tp[:, None], ty[:, None])
     for call in calls.values():
         call()
     exact = streamloss.Accumulator().update(y, p)

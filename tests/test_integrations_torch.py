@@ -13,15 +13,14 @@ torch = pytest.importorskip("torch")
 
 from streamloss import Accumulator, losses  # noqa: E402
 from streamloss.integrations._tensors import approximate, exact_sum, joined  # noqa: E402
+from streamloss.integrations._torch import OPERATIONS, device_state  # noqa: E402
 from streamloss.integrations.torch import (  # noqa: E402
-    OPERATIONS,
     HuberLoss,
     L1Loss,
     Metric,
     MSELoss,
     SmoothL1Loss,
     all_reduce,
-    device_state,
 )
 
 REDUCTIONS = ["none", "sum", "mean"]

@@ -37,7 +37,7 @@ Tensor: TypeAlias = Any
 # What the digits are worth, as float64; those beyond its range are 0 but in sums that have overflowed.
 SCALES = tuple(math.ldexp(1.0, min(LOW + DIGIT_BITS * i, 1023)) for i in range(SUM_WORDS - FIRST_DIGIT))
 DIGIT_SHIFT = DIGIT_BITS.bit_length() - 1
-MOST_BRANCHES = 16  # on one path through a formula
+MOST_BRANCHES = 8  # on one path through a formula
 
 
 class Operations(NamedTuple):

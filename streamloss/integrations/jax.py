@@ -88,9 +88,11 @@ def update(
     Parameters
     ----------
     state : State
+        Of the chunks before, see `empty`.
     labels, predictions, weights, mask : array
         As for `streamloss.Accumulator.update`.
     loss : str, Loss or callable, default "squared_error"
+        The same for all chunks.
     omit_nan : bool, default False
         Whether an element with a NaN is left out, and counted.
 

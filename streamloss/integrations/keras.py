@@ -36,7 +36,7 @@ IN_GRAPHS = Operations(
     constant=lambda values, tensor: ops.convert_to_tensor(np.array(values)),
 )
 if ON_TORCH:  # which is eager: Keras' operations would take 30 ms a step, and its segment_sum rounds
-    from .torch import OPERATIONS, host
+    from ._torch import OPERATIONS, host
 else:
     OPERATIONS = IN_GRAPHS
 
@@ -80,7 +80,7 @@ def spread(name: str, value: Any, like: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable("streamloss")
-class Metric(keras.metrics.Metric):  # type: ignore[misc]
+class Metric(keras.metrics.Metric):
     """An exact loss over an epoch, for `compile(metrics=[...])` and `weighted_metrics=[...]`.
 
     Parameters
@@ -156,7 +156,7 @@ class Metric(keras.metrics.Metric):  # type: ignore[misc]
     @property
     def accumulator(self) -> Accumulator:
         """What was seen so far: a copy, outside of graphs."""
-        words = np.array(ops.convert_to_numpy(self._words)).view(np.int64)
+        words = np.array(ops.convert_to_numpy(self._words[:])).view(np.int64)
         return Accumulator.from_state(words, self._empty.loss, reduction=self._empty.reduction, nan=self._empty.nan)
 
     def result(self) -> Any:
@@ -187,7 +187,7 @@ class Metric(keras.metrics.Metric):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable("streamloss")
-class Loss(keras.losses.Loss):  # type: ignore[misc]
+class Loss(keras.losses.Loss):
     """A training loss for `compile(loss=...)`: any loss of streamloss that has a derivative.
 
     The values, reductions and gradients of Keras' own losses, in the dtype of the model; "squared_error" is
@@ -227,7 +227,7 @@ class Loss(keras.losses.Loss):  # type: ignore[misc]
         return super().get_config() | {"loss": repr(self._loss) if self._loss.is_builtin else self._loss.formula}
 
 
-class Evaluation(keras.callbacks.Callback):  # type: ignore[misc]
+class Evaluation(keras.callbacks.Callback):
     """Evaluates data chunk by chunk after each epoch, and puts exact values into `logs`.
 
     Put it first in `callbacks=[...]`: CSVLogger, EarlyStopping, TensorBoard and the history then see its values, too.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache, reduce
-from typing import Any, Self, cast
+from typing import Any, Self
 
 try:
     import torch
@@ -19,87 +19,16 @@ import numpy as np
 
 from .. import losses
 from ..accumulator import Accumulator, NanPolicy
-from ..arrays import broadcastable
-from ..chunks import PIECE
 from ..compat import torch as reference
 from ..compat._streams import own_loss
 from ..exact import COUNT, SUM_WORDS, TERMS, WEIGHTS
 from ..losses import Formula, Loss
 from ..reduction import Reduction
 from ._names import Named
-from ._tensors import Operations, approximate, chunk_state, evaluate, joined
-
-# ------------------------------------------------------------------------------------------- tensors as they are
-
-
-def _scatter(amounts: torch.Tensor, indices: torch.Tensor, length: int) -> torch.Tensor:
-    return torch.zeros(length, dtype=torch.int64, device=amounts.device).index_add_(0, indices, amounts)
-
-
-@cache
-def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64, device=device)
-
-
-OPERATIONS = Operations(
-    xp=torch,
-    float64=lambda tensor: tensor.to(torch.float64),
-    int64=lambda tensor: tensor.to(torch.int64),
-    bits=lambda tensor: tensor.view(torch.int64),
-    scatter=_scatter,
-    flat=lambda tensor: tensor.reshape(-1),
-    constant=lambda values, tensor: _constant(values, tensor.device),
-)
-
-
-HALVES = (torch.bfloat16, torch.float16)
-
-
-def host(value: Any) -> Any:
-    """A tensor in host memory as the NumPy array that shares it; anything else as it is.
-
-    Halves of a small batch are widened here, which takes less time than in pieces; a large one is not copied whole.
-    """
-    if not isinstance(value, torch.Tensor) or not value.is_cpu:
-        return value
-    if value.dtype in HALVES:
-        return value.detach().float().numpy() if value.numel() <= PIECE else value
-    return value.detach().numpy()
-
-
-def device_of(*values: Any) -> torch.device | None:
-    """The device that all tensors lie on; None for host memory, and TypeError for a mixture."""
-    tensors = [value for value in values if isinstance(value, torch.Tensor)]
-    if all(tensor.is_cpu for tensor in tensors):
-        return None
-    devices = {tensor.device for tensor in tensors}
-    if len(devices) > 1:
-        raise TypeError(f"all tensors must lie on one device, got {', '.join(sorted(map(str, devices)))}")
-    return devices.pop()
-
+from ._tensors import approximate, evaluate, joined
+from ._torch import OPERATIONS, device_of, device_state, host
 
 NAMES = Named(labels="target", predictions="input", weights="weight")
-
-
-@torch.no_grad()
-def device_state(
-    loss: Loss, input: Any, target: Any, weight: Any, mask: Any, omit: bool, device: torch.device
-) -> torch.Tensor:
-    """What a chunk on a device adds to a state, without waiting for the device."""
-    input, target = (torch.as_tensor(value, device=device) for value in (input, target))
-    if input.shape != target.shape:
-        raise ValueError(f"input and target must have the same shape, got {tuple(input.shape)}, {tuple(target.shape)}")
-    if input.is_complex() or target.is_complex():
-        raise TypeError("input and target must be real numbers, got complex ones")
-    if isinstance(weight, (int, float)):
-        weight = torch.full_like(input, weight, dtype=torch.float64)
-    if mask is not None and mask.dtype is not torch.bool:
-        raise TypeError(f"mask must be bool (True keeps an element), got dtype {mask.dtype}; write mask != 0")
-    weight, mask = (
-        None if value is None else cast(Any, broadcastable(name, value, tuple(input.shape))).expand(input.shape)
-        for name, value in (("weight", weight), ("mask", mask))
-    )
-    return cast(torch.Tensor, chunk_state(OPERATIONS, loss, target, input, weight, mask, omit))
 
 
 # ------------------------------------------------------------------------------------------- the metric
@@ -279,7 +208,7 @@ class _Value(torch.autograd.Function):
         input, target, weight = ctx.saved_tensors
         label, prediction = target.to(torch.float64), input.to(torch.float64)
         scale = grads[0].to(torch.float64)
-        weights = 1.0 if weight is None else weight.to(torch.float64)
+        weights: Any = 1.0 if weight is None else weight.to(torch.float64)
         if ctx.reduction == "mean":
             scale = scale / (input.numel() if ctx.by_count else weights.sum())
         by_input = by_target = by_weight = None

@@ -22,7 +22,7 @@ from ..losses import Formula, Loss
 from ..reduction import Reduction
 from ._names import Named
 from ._tensors import joined
-from .torch import OPERATIONS, device_of, device_state, host
+from ._torch import OPERATIONS, device_of, device_state, host
 
 NAMES = Named(labels="target", predictions="preds")
 ON_DEVICE = Named(input="preds", weight="weights")
