@@ -106,6 +106,18 @@ def test_a_model_learns_with_it():
     assert pickle.loads(pickle.dumps(HuberLoss(delta=2.0)))(y, y + 1).item() == 0.5
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+@pytest.mark.parametrize("cls", [MSELoss, HuberLoss])
+def test_a_compiled_step_breaks_its_graph_there_and_goes_on(cls):
+    input, target = drawn(1), drawn(2).detach()
+    step = torch.compile(lambda input, target: cls()(2 * input, target) + 1, backend="eager")
+    value = step(input, target)
+    value.backward()
+    (expected,) = torch.autograd.grad(cls()(2 * input, target) + 1, input)
+    assert value.item() == (cls()(2 * input, target) + 1).item()
+    assert torch.equal(input.grad, expected)
+
+
 def test_what_the_losses_refuse():
     with pytest.raises(ValueError, match="input and target must have the same size"):
         MSELoss()(torch.zeros(3), torch.zeros(3, 1))

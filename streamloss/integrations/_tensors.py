@@ -36,6 +36,7 @@ from ..losses import Loss
 Tensor: TypeAlias = Any
 # What the digits are worth, as float64; those beyond its range are 0 but in sums that have overflowed.
 SCALES = tuple(math.ldexp(1.0, min(LOW + DIGIT_BITS * i, 1023)) for i in range(SUM_WORDS - FIRST_DIGIT))
+ONES = FIRST_DIGIT - LOW // DIGIT_BITS  # the digit that is worth 1
 DIGIT_SHIFT = DIGIT_BITS.bit_length() - 1
 MOST_BRANCHES = 8  # on one path through a formula
 
@@ -210,18 +211,24 @@ def chunk_state(
     xp = ops.xp
     label, prediction = ops.float64(label), ops.float64(prediction)
     terms = evaluate(loss, xp, label, prediction, exact=True)
-    weight = xp.full_like(terms, 1.0) if weight is None else ops.float64(weight)
-    present = xp.full_like(weight, 1.0) > 0 if mask is None else mask
-    kept = present
-    terms = weight * terms
-    for operand in (label, prediction, weight) if omit else ():
+    operands = [label, prediction]
+    if weight is not None:
+        weight = ops.float64(weight)
+        terms = weight * terms
+        operands.append(weight)
+    kept = present = xp.full_like(terms, 1.0) > 0 if mask is None else mask
+    for operand in operands if omit else ():
         kept = xp.logical_and(kept, xp.logical_not(xp.isnan(operand)))
+    count, seen = (xp.sum(ops.int64(flags)) for flags in (kept, present))
     zero = xp.zeros_like(terms)
-    terms, weight = (xp.where(kept, values, zero) for values in (terms, weight))
-    count, seen, nonzero = (xp.sum(ops.int64(flags)) for flags in (kept, present, weight != 0))
-    counts = xp.stack((count, nonzero, seen - count))
-    sums = (exact_sum(ops, ops.flat(values)) for values in (terms, weight))
-    return xp.concatenate((counts, *sums))
+    total = exact_sum(ops, ops.flat(xp.where(kept, terms, zero)))
+    if weight is None:  # ones, which add up to their number
+        nonzero, nothing = count, xp.zeros_like(total)
+        weights = xp.concatenate((nothing[:ONES], xp.stack((count,)), nothing[ONES + 1 :]))
+    else:
+        weight = xp.where(kept, weight, zero)
+        nonzero, weights = xp.sum(ops.int64(weight != 0)), exact_sum(ops, ops.flat(weight))
+    return xp.concatenate((xp.stack((count, nonzero, seen - count)), total, weights))
 
 
 def approximate(ops: Operations, total: Tensor) -> Tensor:

@@ -248,6 +248,11 @@ def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
     return reduce(torch.promote_types, asked) if asked else torch.float32
 
 
+@torch._disable_dynamo  # under torch.compile the graph breaks here; torch.compiler.disable would cost 2 s at import
+def _value(*arguments: Any) -> Any:
+    return _Value.apply(*arguments)
+
+
 @cache
 def _huber(delta: float) -> Loss:
     return losses.huber(delta=delta)
@@ -288,7 +293,7 @@ class MSELoss(torch.nn.MSELoss):
         weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The reduced loss."""
-        return _Value.apply(input, target, weight, self._loss, self.reduction)
+        return _value(input, target, weight, self._loss, self.reduction)
 
 
 class L1Loss(torch.nn.L1Loss):
