@@ -4,6 +4,7 @@ from . import losses
 from ._threads import get_num_threads, set_num_threads
 from .accumulator import Accumulator
 from .files import score
+from .gradients import gradient
 from .grouped import GroupedAccumulator
 from .losses import Loss
 from .one_shot import compute_weighted_loss, mean_squared_error
@@ -19,6 +20,7 @@ __all__ = [
     "Reduction",
     "compute_weighted_loss",
     "get_num_threads",
+    "gradient",
     "losses",
     "mean_squared_error",
     "score",

@@ -2,7 +2,8 @@
 
 A loss takes the label and the prediction of one element as float64 and returns a float64. The loops around it, over
 blocks and threads, are elsewhere and the same for all. To add a loss, write its function here under `@define`;
-the command, the tests and the documentation find it in the table.
+the command, the tests and the documentation find it in the table. Its derivative, if there is one, stands below it,
+under `@derivative_of`; gradients and training losses find it there.
 """
 
 from __future__ import annotations
@@ -163,6 +164,40 @@ def define(**domain: tuple[float, float]) -> Callable[[Formula], Loss]:
     return enter
 
 
+DERIVATIVES: dict[Formula, Formula] = {}
+
+
+def derivative_of(loss: str | Loss | Formula) -> Callable[[Formula], Formula]:
+    """Enter the derivative of a loss with respect to the prediction: a function of the same arguments.
+
+    >>> import streamloss
+    >>> def fourth_power(label, prediction):
+    ...     return (prediction - label) ** 4
+    >>> @streamloss.losses.derivative_of(fourth_power)
+    ... def slope(label, prediction):
+    ...     return 4 * (prediction - label) ** 3
+    >>> streamloss.gradient([1.0, 2.0], [3.0, 2.0], loss=fourth_power, reduction="sum")
+    array([32.,  0.])
+    """
+
+    def enter(derivative: Formula) -> Formula:
+        DERIVATIVES[as_loss(loss).formula] = derivative
+        return derivative
+
+    return enter
+
+
+def derivative(loss: Loss) -> Loss:
+    """The derivative of a loss with respect to the prediction, in the form of a loss; ValueError if none is known."""
+    if loss.formula not in DERIVATIVES:
+        raise ValueError(
+            f"loss {loss.name} has no derivative here: write it as a function of the same arguments,"
+            " under @streamloss.losses.derivative_of(the loss)"
+        )
+    formula = getattr(DERIVATIVES[loss.formula], "py_func", DERIVATIVES[loss.formula])
+    return Loss(f"derivative of {loss.name}", formula, loss.parameters, is_builtin=loss.is_builtin)
+
+
 NOT_PLAIN = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
@@ -210,10 +245,26 @@ def squared_error(label: float, prediction: float) -> float:
     return error * error
 
 
+@derivative_of(squared_error)
+def _squared_error(label: float, prediction: float) -> float:
+    return 2.0 * (prediction - label)
+
+
 @define()
 def absolute_error(label: float, prediction: float) -> float:
     """abs(prediction - label)."""
     return abs(prediction - label)
+
+
+@derivative_of(absolute_error)
+def _absolute_error(label: float, prediction: float) -> float:
+    """At 0, where there is none, 0, as in torch and TensorFlow."""
+    error = prediction - label
+    if error > 0.0:
+        return 1.0
+    if error < 0.0:
+        return -1.0
+    return error  # 0 or NaN
 
 
 @define(delta=(0.0, math.inf))
@@ -223,6 +274,16 @@ def huber(label: float, prediction: float, delta: float = 1.0) -> float:
     if error <= delta:
         return 0.5 * error * error
     return delta * (error - 0.5 * delta)
+
+
+@derivative_of(huber)
+def _huber(label: float, prediction: float, delta: float) -> float:
+    error = prediction - label
+    if error > delta:
+        return delta
+    if error < -delta:
+        return -delta
+    return error
 
 
 @define()
@@ -236,6 +297,11 @@ def log_cosh(label: float, prediction: float) -> float:
     return more if small else (error - math.log(2.0)) + more
 
 
+@derivative_of(log_cosh)
+def _log_cosh(label: float, prediction: float) -> float:
+    return math.tanh(prediction - label)
+
+
 @define()
 def squared_log_error(label: float, prediction: float) -> float:
     """(log1p(prediction) - log1p(label))**2, without cancellation where they are close; NaN below -1."""
@@ -247,6 +313,11 @@ def squared_log_error(label: float, prediction: float) -> float:
     return error * error if base >= 0.0 else math.nan
 
 
+@derivative_of(squared_log_error)
+def _squared_log_error(label: float, prediction: float) -> float:
+    return 2.0 * (math.log1p(prediction) - math.log1p(label)) / (1.0 + prediction)
+
+
 @define(q=(0.0, 1.0))
 def quantile(label: float, prediction: float, q: float = 0.5) -> float:
     """The pinball loss of the q-quantile: Koenker and Bassett (1978), doi:10.2307/1913643."""
@@ -254,6 +325,17 @@ def quantile(label: float, prediction: float, q: float = 0.5) -> float:
     if error >= 0.0:
         return q * error
     return (q - 1.0) * error
+
+
+@derivative_of(quantile)
+def _quantile(label: float, prediction: float, q: float) -> float:
+    """At 0, where there is none, that from below."""
+    error = label - prediction
+    if error >= 0.0:
+        return -q
+    if error < 0.0:
+        return 1.0 - q
+    return error  # NaN
 
 
 @define(eps=(0.0, 0.5))
@@ -265,6 +347,14 @@ def binary_cross_entropy(label: float, prediction: float, eps: float = 1e-7) -> 
     elif p > 1.0 - eps:
         p = 1.0 - eps
     return -(label * math.log(p) + (1.0 - label) * math.log1p(-p))
+
+
+@derivative_of(binary_cross_entropy)
+def _binary_cross_entropy(label: float, prediction: float, eps: float) -> float:
+    """0 where the prediction is clipped."""
+    if prediction < eps or prediction > 1.0 - eps:
+        return 0.0
+    return (prediction - label) / (prediction * (1.0 - prediction))
 
 
 # What update_losses() adds: the caller has computed the losses already and passes them as labels and predictions.

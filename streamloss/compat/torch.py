@@ -23,6 +23,16 @@ def smooth_l1(label: float, prediction: float, beta: float) -> float:
     return error - 0.5 * beta
 
 
+@losses.derivative_of(own_loss(smooth_l1, {"beta": 1.0}))
+def _smooth_l1(label: float, prediction: float, beta: float) -> float:
+    error = prediction - label
+    if error >= beta:
+        return 1.0
+    if error <= -beta:
+        return -1.0
+    return error / beta
+
+
 class Stream(_streams.Stream):
     """The streaming form of a loss; see `MSELoss.stream`."""
 

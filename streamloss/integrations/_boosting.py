@@ -1,0 +1,36 @@
+"""Gradients and hessians for boosting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..accumulator import Accumulator
+from ..gradients import gradient
+from ..losses import Formula, Loss, as_loss
+
+# Second derivatives; for huber, whose own is 0 beyond delta, the bound 1, as LightGBM has it: no leaf divides by 0.
+CURVATURES = {"squared_error": 2.0, "huber": 1.0}
+
+
+def boosted(loss: str | Loss | Formula) -> Loss:
+    """The loss, if it can be an objective; ValueError if its curvature is not known here."""
+    found = as_loss(loss)
+    if found.name not in CURVATURES or not found.is_builtin:
+        raise ValueError(f"loss must be one of {', '.join(CURVATURES)} to be an objective, got {found!r}")
+    return found
+
+
+def gradient_and_hessian(loss: Loss, labels: Any, predictions: Any, weights: Any) -> tuple[Any, Any]:
+    """Both of every row's weighted loss; no or empty weights are ones."""
+    weights = None if weights is None or np.size(weights) == 0 else np.asarray(weights, np.float64)
+    first = gradient(labels, predictions, weights, loss=loss, reduction="sum")
+    second = np.full(first.shape, CURVATURES[loss.name])
+    return first, second if weights is None else second * weights
+
+
+def value(empty: Accumulator, labels: Any, predictions: Any, weights: Any) -> float:
+    """The loss of all rows."""
+    used = None if weights is None or np.size(weights) == 0 else weights
+    return empty.copy().update(labels, predictions, used).result()

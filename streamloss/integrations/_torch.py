@@ -1,0 +1,81 @@
+"""Tensors of PyTorch: read where they lie in host memory, or cut into digits on their device."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+
+import torch
+
+from ..arrays import broadcastable
+from ..chunks import PIECE
+from ..losses import Loss
+from ._tensors import Operations, chunk_state
+
+
+def _scatter(amounts: torch.Tensor, indices: torch.Tensor, length: int) -> torch.Tensor:
+    return torch.zeros(length, dtype=torch.int64, device=amounts.device).index_add_(0, indices, amounts)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)
+
+
+OPERATIONS = Operations(
+    xp=torch,
+    float64=lambda tensor: tensor.to(torch.float64),
+    int64=lambda tensor: tensor.to(torch.int64),
+    bits=lambda tensor: tensor.view(torch.int64),
+    scatter=_scatter,
+    flat=lambda tensor: tensor.reshape(-1),
+    constant=lambda values, tensor: _constant(values, tensor.device),
+)
+
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+def host(value: Any) -> Any:
+    """A tensor in host memory as the NumPy array that shares it; anything else as it is.
+
+    Halves of a small batch are widened here, which takes less time than in pieces; a large one is not copied whole.
+    """
+    if not isinstance(value, torch.Tensor) or not value.is_cpu:
+        return value
+    if value.dtype in HALVES:
+        return value.detach().float().numpy() if value.numel() <= PIECE else value
+    return value.detach().numpy()
+
+
+def device_of(*values: Any) -> torch.device | None:
+    """The device that all tensors lie on; None for host memory, and TypeError for a mixture."""
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    if all(tensor.is_cpu for tensor in tensors):
+        return None
+    devices = {tensor.device for tensor in tensors}
+    if len(devices) > 1:
+        raise TypeError(f"all tensors must lie on one device, got {', '.join(sorted(map(str, devices)))}")
+    return devices.pop()
+
+
+@torch.no_grad()
+def device_state(
+    loss: Loss, input: Any, target: Any, weight: Any, mask: Any, omit: bool, device: torch.device
+) -> torch.Tensor:
+    """What a chunk on a device adds to a state, without waiting for the device."""
+    input, target = (torch.as_tensor(value, device=device) for value in (input, target))
+    mask = None if mask is None else torch.as_tensor(mask, device=device)
+    if input.shape != target.shape:
+        raise ValueError(f"input and target must have the same shape, got {tuple(input.shape)}, {tuple(target.shape)}")
+    if input.is_complex() or target.is_complex():
+        raise TypeError("input and target must be real numbers, got complex ones")
+    if weight is not None and not isinstance(weight, torch.Tensor):
+        weight = torch.full_like(input, weight, dtype=torch.float64)  # a number: made there, not copied
+    if mask is not None and mask.dtype is not torch.bool:
+        raise TypeError(f"mask must be bool (True keeps an element), got dtype {mask.dtype}; write mask != 0")
+    weight, mask = (
+        None if value is None else cast(Any, broadcastable(name, value, tuple(input.shape))).expand(input.shape)
+        for name, value in (("weight", weight), ("mask", mask))
+    )
+    return cast(torch.Tensor, chunk_state(OPERATIONS, loss, target, input, weight, mask, omit))

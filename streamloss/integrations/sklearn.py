@@ -1,0 +1,154 @@
+"""scikit-learn: score functions for `make_scorer`, and the score of an estimator over data that comes in chunks.
+
+pip install 'streamloss[sklearn]'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+try:
+    import sklearn  # noqa: F401  (what is scored here are its estimators)
+except ImportError as error:
+    raise ImportError(
+        "streamloss.integrations.sklearn needs scikit-learn: pip install 'streamloss[sklearn]'"
+    ) from error
+
+import numpy as np
+import numpy.typing as npt
+
+from ..accumulator import Accumulator
+from ..losses import Formula, Loss
+from ..reduction import Reduction
+from ._names import Named
+
+NAMES = Named(labels="y_true", predictions="y_pred", weights="sample_weight")
+
+
+class Outputs:
+    """The mean loss of every output: columns of an array of rank 2, or the one of rank 1, over any number of chunks.
+
+    Parameters
+    ----------
+    loss : str, Loss or callable, default "squared_error"
+    multioutput : {"uniform_average", "raw_values"} or array of shape (n_outputs,)
+        As in `sklearn.metrics`: what becomes of the outputs' means.
+
+    """
+
+    def __init__(
+        self, loss: str | Loss | Formula = "squared_error", *, multioutput: str | npt.ArrayLike = "uniform_average"
+    ) -> None:
+        if isinstance(multioutput, str) and multioutput not in ("uniform_average", "raw_values"):
+            raise ValueError(f"multioutput must be 'uniform_average', 'raw_values' or weights, got {multioutput!r}")
+        self._empty = Accumulator(loss, reduction=Reduction.MEAN)
+        self._multioutput = multioutput
+        self.accumulators: list[Accumulator] = []  # one for each output
+
+    def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Self:
+        """Add a chunk; ValueError where shapes differ from each other or from those before."""
+        labels, predictions = (
+            np.asarray(y)[:, np.newaxis] if np.ndim(y) == 1 else np.asarray(y) for y in (y_true, y_pred)
+        )
+        if labels.ndim != 2 or labels.shape != predictions.shape:
+            raise ValueError(
+                "y_true and y_pred must both have the shape (n_samples,) or (n_samples, n_outputs),"
+                f" got {np.shape(y_true)} and {np.shape(y_pred)}"
+            )
+        before = self.accumulators or [self._empty] * labels.shape[1]
+        if len(before) != labels.shape[1]:
+            raise ValueError(f"y_true must have {len(before)} outputs as before, got {labels.shape[1]}")
+        with NAMES:
+            self.accumulators = [
+                accumulator.copy().update(labels[:, column], predictions[:, column], sample_weight)
+                for column, accumulator in enumerate(before)
+            ]
+        return self
+
+    def result(self, transform: Callable[[Any], Any] = np.asarray) -> Any:
+        """The score: a float, or an array for "raw_values"; `transform` changes each output's mean first."""
+        means = transform(np.array([accumulator.result() for accumulator in self.accumulators]))
+        if isinstance(self._multioutput, str):
+            if self._multioutput == "raw_values":
+                return means
+            shares: Any = np.ones(means.size)
+        else:
+            shares = np.asarray(self._multioutput, np.float64)
+        return Accumulator(reduction=Reduction.MEAN).update_losses(means, shares).result() if means.size else np.nan
+
+
+def score_function(
+    loss: str | Loss | Formula, transform: Callable[[Any], Any] = np.asarray, name: str | None = None
+) -> Callable[..., Any]:
+    """A function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
+
+    Examples
+    --------
+    >>> from sklearn.metrics import make_scorer
+    >>> from streamloss.integrations.sklearn import score_function
+    >>> pinball = score_function("quantile(q=0.9)")
+    >>> pinball([1.0, 2.0], [2.0, 1.0])
+    0.5
+    >>> make_scorer(pinball, greater_is_better=False)
+    make_scorer(mean_quantile, greater_is_better=False, response_method='predict')
+
+    """
+
+    def score(
+        y_true: Any, y_pred: Any, *, sample_weight: Any = None, multioutput: str | npt.ArrayLike = "uniform_average"
+    ) -> Any:
+        return Outputs(loss, multioutput=multioutput).update(y_true, y_pred, sample_weight).result(transform)
+
+    score.__name__ = score.__qualname__ = name or f"mean_{Accumulator(loss).loss.name}"
+    score.__doc__ = f"The mean of {Accumulator(loss).loss!r}, exact, with sample_weight and multioutput."
+    return score
+
+
+mean_squared_error = score_function("squared_error")
+mean_absolute_error = score_function("absolute_error")
+root_mean_squared_error = score_function("squared_error", np.sqrt, "root_mean_squared_error")
+
+
+class ChunkedScore:
+    """The score of a fitted estimator over data that comes in chunks, in the manner of `partial_fit`.
+
+    Parameters
+    ----------
+    estimator
+        Anything with `predict`.
+    loss, multioutput
+        As for `Outputs`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> from streamloss.integrations.sklearn import ChunkedScore
+    >>> X, y = np.arange(6.0)[:, None], np.array([0.0, 1.0, 2.0, 3.0, 4.0, 9.0])
+    >>> score = ChunkedScore(LinearRegression().fit(X[:4], y[:4]))
+    >>> for rows in (slice(0, 4), slice(4, 6)):
+    ...     _ = score.partial_fit(X[rows], y[rows])
+    >>> round(score.result(), 12)
+    2.666666666667
+
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        loss: str | Loss | Formula = "squared_error",
+        *,
+        multioutput: str | npt.ArrayLike = "uniform_average",
+    ) -> None:
+        self.estimator = estimator
+        self.outputs = Outputs(loss, multioutput=multioutput)
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Predict a chunk and add its losses."""
+        self.outputs.update(y, self.estimator.predict(X), sample_weight)
+        return self
+
+    def result(self) -> Any:
+        """The score so far."""
+        return self.outputs.result()
