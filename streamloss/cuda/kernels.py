@@ -48,6 +48,7 @@ from .numerics import (
     parts_of_float,
     parts_of_integer,
     place,
+    plus,
     product,
     window_for,
 )
@@ -55,7 +56,7 @@ from .numerics import (
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 256  # of a block; where all is simulated, so few that small data spans several blocks
 LANES = 2 if SIMULATED else 16  # the square root: threads that add up one of a block's tallies
-SLOTS = 3 if SIMULATED else 64  # copies of the state, so that not all blocks add to the same words
+SLOTS = 2 if SIMULATED else 64  # copies of the state, so that not all blocks add to the same words
 
 TALLY = 4  # words: the upper parts and the lower parts of terms, each in two so that many sums fit
 
@@ -289,8 +290,8 @@ def kernel(form: Form, formula: Any) -> Callable[..., None]:
             values = values_of(term, weight)
             for s in range(sums):
                 upper, lower, misfits = cut(values[s], cuts[2 * s], cuts[2 * s + 1])
-                found[2 * s] += upper
-                found[2 * s + 1] += lower
+                found[2 * s] = plus(found[2 * s], upper)
+                found[2 * s + 1] = plus(found[2 * s + 1], lower)
                 wrong |= misfits
             present += here
             kept += keep

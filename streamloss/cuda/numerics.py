@@ -50,6 +50,12 @@ def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
 
 
 @helper
+def plus(a: int, b: int) -> int:
+    """The sum of two integers, modulo 2**64: parts of numbers that missed the window are added before that shows."""
+    return a + b
+
+
+@helper
 def exponent_of(window: int, part: int) -> int:
     """The unit of a tally's part: of the upper cut, in two words, and of the lower one."""
     return window - CUT * (1 + part // 2) + DIGIT_BITS * (part % 2)

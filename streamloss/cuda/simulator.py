@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 from numba.core import types
+from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
 from . import compiling
 
@@ -19,6 +20,19 @@ LEGACY = 0
 DEVICES = 2  # pretended, so that there are several
 _kept: list[np.ndarray[Any, Any]] = []
 _lock = threading.Lock()  # the simulator runs one kernel at a time
+
+
+def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
+    """The array of a block that its threads share, one for each line that asks for one.
+
+    The simulator's own has no lock: threads that ask at the same time may get two.
+    """
+    with _shared_lock:
+        return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
+
+
+_shared_lock = threading.Lock()
+FakeCUDAShared.array = _shared_array
 
 
 def count() -> int:
@@ -54,7 +68,7 @@ class Context:
 class Function:
     """A kernel."""
 
-    blocks = 4  # fewer than small data has tiles for
+    blocks = 3  # fewer than small data has tiles for
 
     def __init__(self, context: Context, source: Callable[..., None], signature: tuple[Any, ...], threads: int) -> None:
         self._kernel, self._signature, self._threads = cuda.jit(source), signature, threads
