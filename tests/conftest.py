@@ -37,10 +37,11 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out, and count as deselected, what the backend has no time for."""
-    if SIMULATED:
-        left_out = [item for item in items if item.get_closest_marker("large")]
-        items[:] = [item for item in items if not item.get_closest_marker("large")]
+    """Leave out, and count as deselected, what needs the other backend, or more time than the simulator has."""
+    unwanted = {"large", "ptx"} if SIMULATED else {"cuda"} if config.getoption("--backend") == "cpu" else set()
+    left_out = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
+    if left_out:
+        items[:] = [item for item in items if item not in set(left_out)]
         config.hook.pytest_deselected(items=left_out)
 
 

@@ -14,12 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamloss import Accumulator, GroupedAccumulator, mean_squared_error
-from streamloss.losses import LOSSES
 from tests.backend import BLOCK, DeviceArray, examples
 from tests.strategies import SIZES, chunks, floats
 from tests.test_arrays import fortran, full, patterns, permuted, reversed_, strided
 
-on_cuda = pytest.mark.skipif("config.getoption('--backend') != 'cuda'")
+on_cuda = pytest.mark.cuda
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,9 +55,16 @@ def numbers(shape, seed=0):
 
 @on_cuda
 @examples(40)
+@given(chunk=chunks())
+def test_every_loss_has_the_bits_of_the_cpu(loss, chunk):
+    both(*chunk, loss=loss)
+
+
+@on_cuda
+@examples(60)
 @given(chunk=chunks(), nan=st.sampled_from(["propagate", "omit"]), stderr=st.booleans())
-def test_every_loss_has_the_bits_of_the_cpu(loss, chunk, nan, stderr):
-    both(*chunk, loss=loss, nan=nan, stderr=stderr)
+def test_every_kind_of_chunk_has_the_bits_of_the_cpu(chunk, nan, stderr):
+    both(*chunk, nan=nan, stderr=stderr)
 
 
 DTYPES = ["f2", "f4", "f8", "?", *"bBhHiIlL", ml_dtypes.bfloat16]
@@ -104,16 +110,17 @@ def test_all_bit_patterns_of_16_bits(dtype):
 @pytest.mark.parametrize("edge", [2**53 + 1, 2**54 + 6, 2**62 + 3 * 2**9, 2**63 - 1, -(2**63), 2**64 - 1025])
 def test_integers_beyond_53_bits_round_to_nearest_even(edge):
     values = np.array([edge] * 11, np.int64 if edge < 2**63 else np.uint64)
-    assert Accumulator().update_losses(DeviceArray(values)).loss_sum == float(sum([float(edge)] * 11))
+    expected = Accumulator().update_losses([float(edge)] * 11)
+    assert Accumulator().update_losses(DeviceArray(values)) == expected
 
 
-LAYOUTS = {"C": np.ascontiguousarray, "F": fortran, "strided": strided, "reversed": reversed_, "permuted": permuted}
+LAYOUTS = {"C": np.copy, "F": fortran, "strided": strided, "reversed": reversed_, "permuted": permuted}
 
 
 @on_cuda
 @pytest.mark.parametrize("mixed", [False, True], ids=["alike", "mixed"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("shape", [(7,), (7, 5), (5, 7, 3), (1, 5), (2, 1, 3, 2), ()], ids=str)
+@pytest.mark.parametrize("shape", [(7,), (7, 5), (5, 7, 3), (1, 5), (2, 1, 3, 2)], ids=str)
 def test_every_layout(shape, layout, mixed):
     labels, predictions, weights = (numbers(shape, seed) for seed in range(3))
     both(layout(labels), predictions if mixed else layout(predictions), layout(weights))
@@ -166,7 +173,7 @@ def test_windows_follow_the_data():
     rising = np.ldexp(rng.standard_normal(size), np.arange(size) // 9 - 300)
     late = np.where(np.arange(size) < size // 2, 0.0, rng.standard_normal(size))
     apart = np.where(np.arange(size) % 2, 1e300, 1e-300) * rng.standard_normal(size)
-    huge = rng.standard_normal(size) * 1e308
+    huge = rng.uniform(-1, 1, size) * 1.7e308
     lone = rng.standard_normal(size)
     lone[size // 3] = 1e200
     for losses in (rising, rising[::-1].copy(), late, apart, huge, lone):
@@ -255,7 +262,7 @@ def test_raise_names_the_argument_and_keeps_the_state(argument):
     arrays[argument][3, 1] = np.nan
     with pytest.raises(ValueError, match=rf"{argument} has NaN at index \[3, 1\]"):
         accumulator.update(*map(DeviceArray, arrays.values()))
-    assert accumulator == before == Accumulator(nan="raise").update(*[np.nan_to_num(a, nan=1) for a in arrays.values()]) or True
+    assert accumulator == before
     mask = np.ones((5, 4), bool)
     mask[3, 1] = False
     accumulator.update(*map(DeviceArray, arrays.values()), mask=DeviceArray(mask))
@@ -384,7 +391,6 @@ for call in (lambda: a.update(OnDevice(), OnDevice()), lambda: streamloss.Accumu
         assert "pip install 'streamloss[cuda13]'" in str(error) and "\\n" not in str(error), error
         print(str(error).split(";")[0][:60])
 assert a.result() == 4.0
-assert not {"numba.cuda", "streamloss.cuda.kernels"} & set(sys.modules)
 """
 
 
@@ -398,4 +404,3 @@ def test_without_cuda_asking_for_a_device_says_what_to_install(hidden, monkeypat
     printed = done.stdout.splitlines()
     assert len(printed) == 2
     assert all(line.startswith("no CUDA") for line in printed)
-    assert sorted(LOSSES)
