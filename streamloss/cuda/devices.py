@@ -129,9 +129,10 @@ class Partial:
         """The words of a kernel's argument."""
         return compiling.array(self.address, 8, SLOTS * self.words)
 
-    def launch(self, form: Form, loss: Loss, words: Sequence[Any], size: int, stream: int) -> None:
-        """Queue the kernel that adds a chunk; `words` are its operands and geometry."""
-        function = self.device.sums(form, loss)
+    def launch(
+        self, form: Form, function: Any, words: Sequence[Any], parameters: tuple[float, ...], size: int, stream: int
+    ) -> None:
+        """Queue a kernel that adds a chunk; `words` are its operands and geometry."""
         for first in range(0, size, MOST):
             end = min(first + MOST, size)
             tiles = -(-(end - first) // form.tile)
@@ -140,7 +141,7 @@ class Partial:
             if self._uncarried + added > CARRY_AFTER:
                 self.carry(stream)
             self._uncarried += added
-            function.launch(blocks, stream, (*words, *loss.values, first, end, *self.array()))
+            function.launch(blocks, stream, (*words, *parameters, first, end, *self.array()))
 
     def carry(self, stream: int) -> None:
         """Queue the kernel that makes the digits small again."""

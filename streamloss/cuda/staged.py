@@ -1,7 +1,7 @@
 """Host arrays for a device: copied piece by piece through pinned memory, two pieces in flight.
 
-While the device copies and adds one piece, the host writes the next. A chunk goes to a partial state of its own, which
-is added to the accumulator's when all its pieces are queued: whole, or not at all.
+While the device copies and adds one piece, the host writes the next. A chunk of several pieces goes to a partial state
+of its own, which is added to the accumulator's when all are queued: whole, or not at all.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ class Lane:
             chunk.finish(piece, operands)
             self._out = None
 
+    @property
+    def writes(self) -> bool:
+        """Whether its piece writes terms that the host waits for."""
+        return self._out is not None
+
     def forget(self) -> None:
         """Give up what an update that failed has left."""
         self._event.wait()
@@ -100,23 +105,24 @@ class Staging:
         self._lanes = [Lane(device), Lane(device)]
         self._scratch: dict[int, Partial] = {}
 
-    def send(self, loss: Loss, chunk: Chunk, omit: bool, words: int) -> Partial:
-        """Queue all pieces of a chunk; the partial state that they go to is for this stream alone."""
-        scratch = self._scratch.pop(words, None) or Partial(self.device, words)
-        pieces = range(0, chunk.size, PIECE) if isinstance(chunk, Direct) else chunk.pieces(1)
+    def send(self, loss: Loss, chunk: Chunk, pieces: range, omit: bool, partial: Partial) -> None:
+        """Queue pieces of a chunk."""
         try:
             for number, piece in enumerate(pieces):
                 lane = self._lanes[number % 2]
                 lane.finish()
-                lane.queue(scratch, loss, chunk, piece, pieces, omit, self.stream)
-            if any(lane._out is not None for lane in self._lanes):
+                lane.queue(partial, loss, chunk, piece, pieces, omit, self.stream)
+            if any(lane.writes for lane in self._lanes):
                 for lane in self._lanes:
                     lane.finish()
         except BaseException:
             for lane in self._lanes:
                 lane.forget()
             raise
-        return scratch
+
+    def take_scratch(self, words: int) -> Partial:
+        """A partial state for this stream alone, which is zero as far as this stream has come."""
+        return self._scratch.pop(words, None) or Partial(self.device, words)
 
     def keep(self, scratch: Partial) -> None:
         """Take back a partial state that is zero again, as far as this stream has come."""
@@ -133,12 +139,25 @@ def of(ordinal: int) -> Staging:
 
 def add_staged(partials: Partials, loss: Loss, chunk: Chunk, omit: bool, ordinal: int, words: int) -> None:
     """Queue an update with host arrays."""
-    if chunk.size:
-        staging = of(ordinal)
-        with staging.lock, staging.device.context:
-            scratch = staging.send(loss, chunk, omit, words)
-            partials.take(scratch, staging.stream)
-            staging.keep(scratch)
+    if not chunk.size:
+        return
+    staging, pieces = of(ordinal), cut(chunk)
+    with staging.lock:
+        if len(pieces) == 1:
+            with partials.on(staging.device) as partial:
+                staging.send(loss, chunk, pieces, omit, partial)
+            return
+        with staging.device.context:
+            scratch = staging.take_scratch(words)
+            staging.send(loss, chunk, pieces, omit, scratch)
+        with partials.on(staging.device) as partial:
+            scratch.move_to(partial, staging.stream)
+        staging.keep(scratch)
+
+
+def cut(chunk: Chunk) -> range:
+    """The pieces of a chunk."""
+    return range(0, chunk.size, PIECE) if isinstance(chunk, Direct) else chunk.pieces(1)
 
 
 def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
@@ -147,7 +166,9 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         return np.zeros(words, np.int64)
     staging = of(ordinal)
     with staging.lock, staging.device.context:
-        return staging.send(loss, chunk, True, words).fetch()
+        partial = Partial(staging.device, words)
+        staging.send(loss, chunk, cut(chunk), True, partial)
+        return partial.fetch()
 
 
 __all__ = ["Partials", "add_staged", "alone", "alone_staged", "checked", "find_nan"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from ..arrays import COMPUTED
 from ..exact import STATE_WORDS, Words, combine
 from ..losses import Loss
 from . import compiling, devices, views
-from .devices import Partial, driver
+from .devices import Device, Partial, driver
 from .kernels import Form
 from .views import ITEMSIZE, Kept, View
 
@@ -149,14 +151,22 @@ def _plan(operands: tuple[Any, ...], omit: bool, words: int) -> tuple[Form, list
 
 
 def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream: int) -> None:
-    """Queue the kernels that add a chunk to a partial state."""
+    """Queue the kernels that add a chunk to a partial state: all of them, or none."""
     size = math.prod(operands.labels.shape)
-    form, words = plan(operands, omit, partial.words)
-    partial.launch(form, loss, words, size, stream)
+    planned = [plan(operands, omit, partial.words)]
     if partial.words != STATE_WORDS:
-        if operands.out is not None:
-            form, words = plan(operands._replace(out=None), omit, partial.words)
-        partial.launch(form._replace(squares=True), loss, words, size, stream)
+        form, words = planned[0] if operands.out is None else plan(operands._replace(out=None), omit, partial.words)
+        planned.append((form._replace(squares=True), words))
+    kernels = [(form, partial.device.sums(form, loss), words) for form, words in planned]
+    queued = 0
+    try:
+        for form, kernel, words in kernels:
+            partial.launch(form, kernel, words, loss.values, size, stream)
+            queued += 1
+    except KeyboardInterrupt:
+        for form, kernel, words in kernels[queued:] if queued else ():  # what is queued cannot be taken back
+            partial.launch(form, kernel, words, loss.values, size, stream)
+        raise
 
 
 def stream_of(operands: Operands) -> int:
@@ -185,30 +195,26 @@ class Partials:
         self._fetched: Words | None = np.zeros(words, np.int64)  # the state, if nothing came since
 
     def add(self, loss: Loss, operands: Operands, omit: bool) -> None:
-        """Queue an update: whole, or not at all."""
+        """Queue an update with device arrays."""
         if math.prod(operands.labels.shape) == 0:
             return
         device = devices.of(operands.labels.device)
-        with self._lock, device.context:
+        with self.on(device) as partial:
             stream = stream_of(operands)
-            partial = self._partials.get(device.ordinal)
-            if partial is None:
-                partial = self._partials[device.ordinal] = Partial(device, self._words)
-            self._fetched = None
             launch(partial, loss, operands, omit, stream)
             for view in operands.views:
                 if isinstance(view.owner, Kept):
                     device.keep(view.owner, stream)
 
-    def take(self, scratch: Partial, stream: int) -> None:
-        """Queue the addition of a partial state, which is zero afterwards."""
-        device = scratch.device
+    @contextmanager
+    def on(self, device: Device) -> Iterator[Partial]:
+        """The partial state on a device, to add to."""
         with self._lock, device.context:
             partial = self._partials.get(device.ordinal)
             if partial is None:
                 partial = self._partials[device.ordinal] = Partial(device, self._words)
             self._fetched = None
-            scratch.move_to(partial, stream)
+            yield partial
 
     def fetch(self) -> Words:
         """The state, when the devices have done all updates."""
