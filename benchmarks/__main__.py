@@ -1,4 +1,7 @@
-"""Run with `python -m benchmarks`; `--quick` takes a minute and is for the assertions, not the times."""
+"""Run with `python -m benchmarks`, or `python -m benchmarks gpu` where there is one.
+
+`--quick` takes a minute and is for the assertions, not the times.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import bandwidth, latency, machine, memory
+from . import bandwidth, gpu, latency, machine, memory
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -44,10 +47,14 @@ def write_readme(
 def main() -> None:
     """Run every section and print its table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["cpu", "gpu"], default="cpu", help="where arrays lie; default cpu")
     parser.add_argument("--quick", action="store_true", help="small arrays, few repeats")
     parser.add_argument("--readme", action="store_true", help="write the tables into README.md, too")
     options = parser.parse_args()
     quick = options.quick
+    if options.what == "gpu":
+        gpu.run(quick)
+        return
     header = f"{datetime.date.today()}: {machine.describe()}"
     large = bandwidth.run(40 if quick else 400, 3 if quick else 9)
     small = latency.small_updates(3 if quick else 9)

@@ -70,7 +70,9 @@ def rivals(torch: Any, y: Any, p: Any, w: Any) -> dict[str, Callable[[], object]
 
         cy, cp = cupy.asarray(y), cupy.asarray(p)
         if w is None:
-            fused = cupy.ReductionKernel("T y, T p", "float64 s", "((double)p - y) * ((double)p - y)", "a + b", "s = a", "0")
+            fused = cupy.ReductionKernel(
+                "T y, T p", "float64 s", "((double)p - y) * ((double)p - y)", "a + b", "s = a", "0"
+            )
             calls["CuPy, fused"] = lambda: fused(cy, cp)
         else:
             cw = cupy.asarray(w)
@@ -110,63 +112,63 @@ def bandwidth(torch: Any, largest: int, repeats: int) -> list[dict[str, Any]]:
     for dtype in (torch.float32, torch.float64):
         for weighted in (False, True):
             for size in (n for n in LARGE if n <= largest):
-                if size * (2 + weighted) * dtype.itemsize > 0.4 * torch.cuda.get_device_properties(0).total_memory:
-                    continue
-                torch.manual_seed(size)
-                y, p = torch.randn(size, dtype=dtype, device="cuda"), torch.randn(size, dtype=dtype, device="cuda")
-                w = torch.rand(size, dtype=dtype, device="cuda") if weighted else None
-                arrays = [a for a in (y, p, w) if a is not None]
-                read = sum(a.numel() * a.element_size() for a in arrays)
-                target = torch.empty_like(y)
-                copied = 2 * y.numel() * y.element_size() / timed(torch, lambda: target.copy_(y), repeats)
-                accumulator = streamloss.Accumulator()
-                seconds = timed(torch, lambda: accumulator.update(y, p, w), repeats)
-                check(y, p, w)
-                row = {
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "weights": weighted,
-                    "elements": size,
-                    "GB/s": read / seconds / 1e9,
-                    "device copy GB/s": copied / 1e9,
-                    "of the copy": read / seconds / copied,
-                }
-                for name, call in rivals(torch, y, p, w).items():
-                    row[f"times {name}"] = timed(torch, call, repeats) / seconds
-                rows.append(row)
-                print(row, flush=True)
-                del y, p, w, target, arrays
-                torch.cuda.empty_cache()
+                memory = torch.cuda.get_device_properties(0).total_memory
+                if size * (2 + weighted) * dtype.itemsize <= 0.3 * memory:  # the rivals need as much again
+                    rows.append(one_size(torch, dtype, weighted, size, repeats))
+                    print(rows[-1], flush=True)
+                    torch.cuda.empty_cache()
     return rows
+
+
+def one_size(torch: Any, dtype: Any, weighted: bool, size: int, repeats: int) -> dict[str, Any]:
+    """A row of the table of bandwidths."""
+    torch.manual_seed(size)
+    y, p = torch.randn(size, dtype=dtype, device="cuda"), torch.randn(size, dtype=dtype, device="cuda")
+    w = torch.rand(size, dtype=dtype, device="cuda") if weighted else None
+    check(y, p, w)
+    read = (2 + weighted) * y.numel() * y.element_size()
+    target = torch.empty_like(y)
+    copied = 2 * y.numel() * y.element_size() / timed(torch, lambda: target.copy_(y), repeats)
+    accumulator = streamloss.Accumulator()
+    seconds = timed(torch, lambda: accumulator.update(y, p, w), repeats)
+    row = {
+        "dtype": str(dtype).removeprefix("torch."),
+        "weights": weighted,
+        "elements": size,
+        "GB/s": read / seconds / 1e9,
+        "device copy GB/s": copied / 1e9,
+        "of the copy": read / seconds / copied,
+    }
+    for name, call in rivals(torch, y, p, w).items():
+        row[f"times {name}"] = timed(torch, call, repeats) / seconds
+    return row
 
 
 def check(y: Any, p: Any, w: Any) -> None:
     """Assert that the device gives the bits of the CPU."""
     on_device = streamloss.Accumulator().update(y, p, w)
-    arrays = [None if a is None else a.cpu().numpy() for a in (y, p, w)]
-    on_host = streamloss.Accumulator().update(*arrays)
+    host: Any = [None if a is None else a.cpu().numpy() for a in (y, p, w)]
+    on_host = streamloss.Accumulator().update(*host)
     assert on_device.state.tobytes() == on_host.state.tobytes()
 
 
-def launches(torch: Any) -> list[dict[str, Any]]:
+def launches(torch: Any, size: int) -> dict[str, Any]:
     """Microseconds of host work for an update of few elements."""
-    rows = []
-    for size in SMALL:
-        y, p = torch.randn(size, device="cuda"), torch.randn(size, device="cuda")
-        accumulator = streamloss.Accumulator()
-        check(y, p, None)
-        row: dict[str, Any] = {
-            "elements": size,
-            "update, torch tensors": host_time(torch, lambda: accumulator.update(y, p)),
-            "torch, p - y": host_time(torch, lambda: p - y),
-            "torch, mse_loss": host_time(torch, lambda: torch.nn.functional.mse_loss(p, y)),
-        }
-        if importlib.util.find_spec("cupy"):
-            import cupy
+    y, p = torch.randn(size, device="cuda"), torch.randn(size, device="cuda")
+    accumulator = streamloss.Accumulator()
+    check(y, p, None)
+    row: dict[str, Any] = {
+        "elements": size,
+        "update, torch tensors": host_time(torch, lambda: accumulator.update(y, p)),
+        "torch, p - y": host_time(torch, lambda: p - y),
+        "torch, mse_loss": host_time(torch, lambda: torch.nn.functional.mse_loss(p, y)),
+    }
+    if importlib.util.find_spec("cupy"):
+        import cupy
 
-            cy, cp = cupy.asarray(y), cupy.asarray(p)
-            row["update, CuPy arrays"] = host_time(torch, lambda: accumulator.update(cy, cp))
-        rows.append(row)
-    return rows
+        cy, cp = cupy.asarray(y), cupy.asarray(p)
+        row["update, CuPy arrays"] = host_time(torch, lambda: accumulator.update(cy, cp))
+    return row
 
 
 def unsynchronised(torch: Any) -> dict[str, Any]:
@@ -226,7 +228,7 @@ def run(quick: bool) -> None:
 
     sections: dict[str, list[dict[str, Any]]] = {
         "Large updates": bandwidth(torch, 10**7 if quick else 10**9, 3 if quick else 9),
-        "Host work of an update, microseconds": launches(torch),
+        "Host work of an update, microseconds": [launches(torch, size) for size in SMALL],
         "Updates without synchronisation": [unsynchronised(torch)],
         "Arrays from the host": from_the_host(torch, 3 if quick else 9),
         "Cold start": [{"first result, s": first}],

@@ -1,4 +1,4 @@
-"""Where the tests' chunks are added: on the CPU; on a CUDA device; or, with NUMBA_ENABLE_CUDASIM=1, on Numba's simulator.
+"""Where the tests add: on the CPU; on a CUDA device; or, with NUMBA_ENABLE_CUDASIM=1, on Numba's CUDA simulator.
 
 The simulator is Python, so the same tests draw smaller data and fewer examples there; its blocks are smaller, too, so
 that such data still spans several.

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
 from streamloss import Accumulator
@@ -33,7 +32,9 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "backend" in metafunc.fixturenames:
         name = metafunc.config.getoption("--backend")
-        metafunc.parametrize("backend", [name], ids=[f"{name} simulator" if SIMULATED else name], scope="session", indirect=True)
+        metafunc.parametrize(
+            "backend", [name], ids=[f"{name} simulator" if SIMULATED else name], scope="session", indirect=True
+        )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -68,6 +69,8 @@ def flights_path():
 @pytest.fixture(scope="session")
 def flights(flights_path):
     """Labels, predictions and weights of the flights, null as NaN."""
+    import polars as pl
+
     frame = pl.read_parquet(flights_path)
     columns = (frame[name].cast(pl.Float32).fill_null(float("nan")) for name in ("arr_delay", "dep_delay", "distance"))
     return tuple(np.ascontiguousarray(column.to_numpy()) for column in columns)

@@ -405,7 +405,9 @@ NAN_AT = {"C": plain, "F": fortran, "strided": strided, "float32": lambda a: a.a
 @pytest.mark.parametrize("layout", NAN_AT.values(), ids=NAN_AT)
 @pytest.mark.parametrize("argument", ["labels", "predictions", "weights"])
 @pytest.mark.parametrize(
-    ("shape", "index"), [((9,), (4,)), (SMALL, (3, 4, 1)), (LARGE, (LARGE[0] - 1, 0, LARGE[2] - 1)), (LARGE, (5, LARGE[1] - 1, 0))], ids=str
+    ("shape", "index"),
+    [((9,), (4,)), (SMALL, (3, 4, 1)), (LARGE, (LARGE[0] - 1, 0, LARGE[2] - 1)), (LARGE, (5, LARGE[1] - 1, 0))],
+    ids=str,
 )
 def test_raise_names_the_argument_and_the_first_index_in_c_order(shape, index, argument, layout):
     arrays = {name: numbers(shape, seed) for seed, name in enumerate(("labels", "predictions", "weights"))}

@@ -139,7 +139,9 @@ def test_weights_and_masks_apply_as_their_full_arrays(shape, layout):
 
 
 @on_cuda
-@pytest.mark.parametrize("weight", [2, 0.0, -0.5, True, np.float32(3), np.array(2), float("nan"), float("inf")], ids=repr)
+@pytest.mark.parametrize(
+    "weight", [2, 0.0, -0.5, True, np.float32(3), np.array(2), float("nan"), float("inf")], ids=repr
+)
 @pytest.mark.parametrize("mask", [None, True, False])
 def test_scalars_on_the_host_are_scalars(weight, mask):
     labels, predictions = numbers((4, 9), 0), numbers((4, 9), 1)

@@ -18,10 +18,16 @@ LAYERS = [
     {"exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "entries", "reduction"},
     {"keys", "squares", "stored"},
-    {"cpu"},
-    {"grouping", "mergeable"},
+    {"cpu", "cuda.numerics"},
+    {"cuda.kernels", "grouping", "mergeable"},
     {"accumulator"},
-    {"grouped"},
+    {"cuda.compiling", "grouped"},
+    {"cuda.driver", "cuda.simulator"},
+    {"cuda.devices"},
+    {"cuda.views"},
+    {"cuda.updates"},
+    {"cuda.staged"},
+    {"cuda"},
     {"one_shot", "files.source", "compat._streams"},
     {"files.npy", "files.tables", "compat.keras", "compat.tensorflow_v1", "compat.torch"},
     {"files.scoring", "compat"},
@@ -32,6 +38,8 @@ LAYERS = [
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 READ_VERSION = {"cli", "files", "files.scoring"}
 LATE = {("files.scoring", "files.npy"), ("files.scoring", "files.tables")}  # a reader, where its format comes up
+# The CUDA backend, with the first device array, and in it the driver, when there is one.
+LATE |= {("accumulator", "cuda"), ("cuda", "cuda.driver"), ("cuda", "cuda.devices"), ("cuda", "cuda.staged")}
 OPTIONAL = [
     "polars",
     "click",
@@ -45,6 +53,9 @@ OPTIONAL = [
     "jax",
     "dask",
     "ml_dtypes",
+    "numba.cuda",
+    "numba_cuda",
+    "cupy",
 ]
 
 

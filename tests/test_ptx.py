@@ -33,13 +33,15 @@ FORMS = {
     "squares, weights": Form("d", "d", "d", words=STDERR_WORDS, squares=True),
 }
 # Every kernel of squared errors, and of every other loss the simplest: formulas and forms do not interact.
-KERNELS = [("squared_error", name) for name in FORMS] + [(loss, "float64") for loss in LOSSES if loss != "squared_error"]
+KERNELS = [("squared_error", name) for name in FORMS] + [
+    (loss, "float64") for loss in LOSSES if loss != "squared_error"
+]
 ARITHMETIC = re.compile(r"^\s*(?:@!?%p\d+ )?((?:add|sub|mul|div|sqrt|fma|mad)\.[\w.]*f(?:32|64))\b", re.MULTILINE)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def device():
-    """Numba asks the current device for its capability when it compiles what a kernel calls; the code is one for all."""
+    """Numba asks the current device for its capability when it compiles what a kernel calls; it makes no difference."""
     import numba.cuda.dispatcher
 
     with pytest.MonkeyPatch.context() as patch:

@@ -15,10 +15,15 @@ from ..losses import Loss
 from . import compiling, kernels
 from .kernels import SLOTS, Form
 
+driver: Any
 if kernels.SIMULATED:
-    from . import simulator as driver
+    from . import simulator
+
+    driver = simulator
 else:
-    from . import driver  # type: ignore[no-redef]
+    from . import driver as cuda_driver
+
+    driver = cuda_driver
 
 # An element adds less than 2**33 to a digit of its slot, in the worst case: one that is added by itself, and makes its
 # thread change the window. A digit may be just carried on one stream, and yet get all that others have queued before.

@@ -85,7 +85,7 @@ class Function:
         self._pack = struct.Struct(compiling.layout(signature)).pack_into
         # The driver copies the arguments during the call, from where these pointers say.
         words = len(compiling.layout(signature))
-        self._arguments = np.zeros(words, np.int64)
+        self._arguments: Any = np.zeros(words, np.int64)
         self._pointers = self._arguments.ctypes.data + 8 * np.arange(words, dtype=np.uint64)
         self._address = self._pointers.ctypes.data
         self._lock = threading.Lock()
@@ -94,9 +94,7 @@ class Function:
         """Queue the kernel; `words` are its arguments as `compiling.layout` has them."""
         with self._lock:
             self._pack(self._arguments, 0, *words)
-            error = cu.cuLaunchKernel(
-                self._handle, blocks, 1, 1, self._threads, 1, 1, 0, stream, self._address, 0
-            )
+            error = cu.cuLaunchKernel(self._handle, blocks, 1, 1, self._threads, 1, 1, 0, stream, self._address, 0)
         _checked(error)
 
 
@@ -124,7 +122,8 @@ def fetch(address: int, array: np.ndarray[Any, Any]) -> None:
 def pinned(size: int) -> np.ndarray[Any, Any]:
     """Bytes of host memory that the device can read while the host does something else; never given back."""
     address = int(_checked(cu.cuMemHostAlloc(size, 0)))
-    return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8)
+    buffer: Any = (ctypes.c_char * size).from_address(address)
+    return np.frombuffer(buffer, np.uint8)
 
 
 def send(address: int, array: np.ndarray[Any, Any], stream: int) -> None:

@@ -244,7 +244,7 @@ def summands(form: Form) -> Any:
     if not form.squares:
         return device(lambda term, weight: (term,)) if form.sums == 1 else device(lambda term, weight: (term, weight))
     if form.sums == 3:
-        return device(lambda term, weight: product(term, term) + (term,))
+        return device(lambda term, weight: (*product(term, term), term))
     return device(lambda term, weight: product(term, term) + product(term, weight) + product(weight, weight))
 
 

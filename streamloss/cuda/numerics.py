@@ -122,7 +122,12 @@ def parts_of_float(value: float) -> tuple[int, int, int, int]:
     upper = size >> (DIGIT_BITS - shift)
     sign = fraction >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
     low = (((size << shift) & DIGIT_MASK) ^ sign) - sign
-    return FIRST_DIGIT + place // DIGIT_BITS, low, ((upper & DIGIT_MASK) ^ sign) - sign, ((upper >> DIGIT_BITS) ^ sign) - sign
+    return (
+        FIRST_DIGIT + place // DIGIT_BITS,
+        low,
+        ((upper & DIGIT_MASK) ^ sign) - sign,
+        ((upper >> DIGIT_BITS) ^ sign) - sign,
+    )
 
 
 @helper

@@ -102,28 +102,26 @@ def _argument(argument: Any, left: list[Any]) -> Any:
     _, _, size, itemsize, address, _, _ = (left.pop(0) for _ in range(compiling.ARRAY_WORDS))
     dtype = np.dtype(str(argument.dtype))
     assert dtype.itemsize == itemsize
-    # An array of no dimension, so that the simulator does not wrap it: its wrappers are slow.
     return Memory(memory(address, size * itemsize).view(dtype))
 
 
-class Memory(tuple):  # type: ignore[type-arg]
-    """An array that the simulator hands to the kernel as it is."""
+class Memory:
+    """An array that the simulator hands to the kernel as it is: its own wrappers are slow."""
 
-    def __new__(cls, array: np.ndarray[Any, Any]) -> Memory:
-        made = super().__new__(cls)
-        made.array = array
-        return made
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
 
-    def __getitem__(self, index: Any) -> Any:
-        return self.array[index]
+    def __getitem__(self, index: int) -> Any:
+        return self._array[index]
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        self.array[index] = value
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._array[index] = value
 
 
 def memory(address: int, size: int) -> np.ndarray[Any, Any]:
     """The bytes at an address."""
-    return np.frombuffer((ctypes.c_char * size).from_address(address), np.uint8) if size else np.empty(0, np.uint8)
+    buffer: Any = (ctypes.c_char * size).from_address(address) if size else b""
+    return np.frombuffer(buffer, np.uint8)
 
 
 def allocate(size: int) -> int:

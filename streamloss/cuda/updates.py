@@ -103,9 +103,7 @@ def _out(out: Any, shape: tuple[int, ...]) -> View:
 
 def _overlap(a: View, b: View) -> bool:
     """Whether two arrays share memory, or interleave."""
-    return (
-        a.address < b.address + b.extent * ITEMSIZE[b.code] and b.address < a.address + a.extent * ITEMSIZE[a.code]
-    )
+    return a.address < b.address + b.extent * ITEMSIZE[b.code] and b.address < a.address + a.extent * ITEMSIZE[a.code]
 
 
 # ------------------------------------------------------------------------------------------------ launches
@@ -124,10 +122,14 @@ def plan(operands: Operands, omit: bool, words: int) -> tuple[Form, list[Any]]:
     return form, filled
 
 
+def _is_array(operand: Any) -> bool:
+    return isinstance(operand, tuple)
+
+
 @lru_cache(4096)
 def _plan(operands: tuple[Any, ...], omit: bool, words: int) -> tuple[Form, list[Any], list[int]]:
     """The same, from the codes, shapes, strides and first places alone, and where addresses and numbers go."""
-    arrays_ = [View(0, *operand, 0, None, None) for operand in operands if isinstance(operand, tuple)]
+    arrays_ = [View(0, code, s, t, k, 0, None, None) for code, s, t, k in filter(_is_array, operands)]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
     plain = len(lengths) == 1 and all(s == (1,) for s in strides) and not any(array.first for array in arrays_)
@@ -146,7 +148,7 @@ def _plan(operands: tuple[Any, ...], omit: bool, words: int) -> tuple[Form, list
             places.append(len(template))
             template.append(0)
             steps += (0,) * (len(lengths) + 1)
-    form = Form(*codes, axes=0 if plain else len(lengths), omit=omit, words=words)
+    form = Form(codes[0], codes[1], codes[2], codes[3], codes[4], 0 if plain else len(lengths), omit, words)
     return form, template + ([0] * 6 if plain else [*lengths, *steps]), places
 
 

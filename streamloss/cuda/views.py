@@ -121,7 +121,7 @@ def _no_number(name: str, dtype: object) -> TypeError:
 class _Tensor(ctypes.Structure):
     """DLTensor of dlpack.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("data", ctypes.c_void_p),
         ("device_type", ctypes.c_int32),
         ("device_id", ctypes.c_int32),
@@ -168,7 +168,7 @@ class Kept(NamedTuple):
 def broadcast(name: str, array: View, shape: tuple[int, ...]) -> View:
     """The view with as many dimensions as `shape`, each 1 or equal; ValueError if it fits neither of the two rules."""
     fitted: Any = broadcastable(name, array, shape)  # type: ignore[arg-type]
-    return fitted  # type: ignore[no-any-return]
+    return fitted
 
 
 def merged(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
