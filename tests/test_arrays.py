@@ -494,6 +494,7 @@ def two_threads():
     streamloss.set_num_threads(None)
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("make", BIG.values(), ids=BIG)
 def test_no_input_is_copied_as_a_whole(make, tmp_path, two_threads):
     (tmp_path / "small").mkdir()
