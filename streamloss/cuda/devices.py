@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Device:
         self.ordinal = ordinal
         self.context = driver.Context(ordinal)
         self._functions: dict[Any, Any] = {}
+        self.plans: dict[Any, list[Launch]] = {}  # what was launched before
         self._spare: dict[int, list[int]] = {}
         self._dirty: deque[tuple[int, int]] = deque()  # of accumulators that are gone
         self._kept: deque[tuple[Any, Any]] = deque()
@@ -117,6 +118,35 @@ def _nothing(device: Device) -> int:
     return driver.allocate(16)
 
 
+class Launch(NamedTuple):
+    """A launch that can be repeated with other addresses."""
+
+    function: Any
+    blocks: int
+    added: int  # elements to a slot, at most
+    arguments: list[Any]
+    places: list[int]  # of the operands' addresses, or values, among the arguments
+    state: int  # the place of the address of the state
+
+
+def launches(
+    device: Device, form: Form, loss: Loss, arguments: list[Any], places: list[int], size: int
+) -> list[Launch]:
+    """The launches for all elements of a chunk: one, unless there are thousands of millions."""
+    function = device.sums(form, loss)
+    result = []
+    for first in range(0, size, MOST):
+        end = min(first + MOST, size)
+        tiles = -(-(end - first) // form.tile)
+        blocks = min(tiles, function.blocks)
+        added = -(-blocks // SLOTS) * (-(-tiles // blocks) * form.tile + BLOCK_ADDS)
+        words = [*arguments, *loss.values, first, end]
+        state = len(words) + compiling.ARRAY_ADDRESS
+        words += compiling.array(0, 8, SLOTS * form.words)
+        result.append(Launch(function, blocks, added, words, places, state))
+    return result
+
+
 class Partial:
     """What an accumulator has seen on one device: copies of its state, to which kernels add."""
 
@@ -134,19 +164,19 @@ class Partial:
         """The words of a kernel's argument."""
         return compiling.array(self.address, 8, SLOTS * self.words)
 
-    def launch(
-        self, form: Form, function: Any, words: Sequence[Any], parameters: tuple[float, ...], size: int, stream: int
-    ) -> None:
-        """Queue a kernel that adds a chunk; `words` are its operands and geometry."""
-        for first in range(0, size, MOST):
-            end = min(first + MOST, size)
-            tiles = -(-(end - first) // form.tile)
-            blocks = min(tiles, function.blocks)
-            added = -(-blocks // SLOTS) * (-(-tiles // blocks) * form.tile + BLOCK_ADDS)
-            if self._uncarried + added > CARRY_AFTER:
-                self.carry(stream)
-            self._uncarried += added
-            function.launch(blocks, stream, (*words, *parameters, first, end, *self.array()))
+    def queue(self, launch: Launch, operands: Sequence[Any], stream: int) -> None:
+        """Queue a kernel that adds a chunk."""
+        if self._uncarried + launch.added > CARRY_AFTER:
+            self.carry(stream)
+        self._uncarried += launch.added
+        arguments = launch.arguments.copy()
+        for operand, place in zip(operands, launch.places, strict=True):
+            if isinstance(operand, tuple):
+                arguments[place] = operand[0]  # its address
+            elif operand is not None:
+                arguments[place] = operand
+        arguments[launch.state] = self.address
+        launch.function.launch(launch.blocks, stream, arguments)
 
     def carry(self, stream: int) -> None:
         """Queue the kernel that makes the digits small again."""

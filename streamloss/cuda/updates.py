@@ -7,7 +7,6 @@ import numbers
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,9 +16,11 @@ from ..arrays import COMPUTED
 from ..exact import STATE_WORDS, Words, combine
 from ..losses import Loss
 from . import compiling, devices, views
-from .devices import Device, Partial, driver
+from .devices import Device, Launch, Partial, driver
 from .kernels import Form
 from .views import ITEMSIZE, Kept, View
+
+MOST_PLANS = 4096  # of forms and shapes; loops over data have few
 
 
 class Operands(NamedTuple):
@@ -30,11 +31,6 @@ class Operands(NamedTuple):
     weights: View | float | None
     mask: View | None
     out: View | None
-
-    @property
-    def views(self) -> list[View]:
-        """Those that are arrays."""
-        return [operand for operand in self if isinstance(operand, View)]
 
 
 # ------------------------------------------------------------------------------------------------ the door
@@ -109,78 +105,81 @@ def _overlap(a: View, b: View) -> bool:
 # ------------------------------------------------------------------------------------------------ launches
 
 
-def plan(operands: Operands, omit: bool, words: int) -> tuple[Form, list[Any]]:
-    """The form of a chunk, and the words of its kernel's operands and geometry."""
-    key = tuple(operand[1:5] if isinstance(operand, View) else operand is None for operand in operands)
-    form, template, places = _plan(key, omit, words)
-    filled = list(template)
-    for operand, place in zip(operands, places, strict=True):
-        if isinstance(operand, View):
-            filled[place] = operand.address
-        elif operand is not None:
-            filled[place] = operand
-    return form, filled
+def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int) -> list[Launch]:
+    """The launches that add a chunk to a state of so many words."""
+    key = (
+        loss.fingerprint,
+        loss.values,
+        omit,
+        words,
+        *[part[1:5] if type(part) is View else part is None for part in operands],
+    )
+    launches = device.plans.get(key)
+    if launches is None:
+        launches = _launches(device, loss, key[4:], omit, words, squares=False)
+        if words != STATE_WORDS:
+            launches += _launches(device, loss, (*key[4:8], True), omit, words, squares=True)
+        if len(device.plans) >= MOST_PLANS:
+            device.plans.clear()
+        device.plans[key] = launches
+    return launches
 
 
-def _is_array(operand: Any) -> bool:
-    return isinstance(operand, tuple)
-
-
-@lru_cache(4096)
-def _plan(operands: tuple[Any, ...], omit: bool, words: int) -> tuple[Form, list[Any], list[int]]:
-    """The same, from the codes, shapes, strides and first places alone, and where addresses and numbers go."""
-    arrays_ = [View(0, code, s, t, k, 0, None, None) for code, s, t, k in filter(_is_array, operands)]
+def _launches(
+    device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool
+) -> list[Launch]:
+    """The launches of one kernel; an operand is a code, shape, strides and first place, or whether there is none."""
+    arrays_ = [View(0, *part, device.ordinal, None, None) for part in operands if isinstance(part, tuple)]  # type: ignore[call-arg]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
     plain = len(lengths) == 1 and all(s == (1,) for s in strides) and not any(array.first for array in arrays_)
     codes = [operand[0] if isinstance(operand, tuple) else "" if operand else "1" for operand in operands]
-    template: list[Any] = []
+    arguments: list[Any] = []
     places: list[int] = []
     steps: list[int] = []
     left = iter(zip(arrays_, strides, strict=True))
     for operand in operands:
         if isinstance(operand, tuple):
             array, step = next(left)
-            places.append(len(template) + compiling.ARRAY_ADDRESS)
-            template += compiling.array(0, ITEMSIZE[array.code], array.extent)
+            places.append(len(arguments) + compiling.ARRAY_ADDRESS)
+            arguments += compiling.array(0, ITEMSIZE[array.code], array.extent)
             steps += (*step, array.first)
         else:
-            places.append(len(template))
-            template.append(0)
+            places.append(len(arguments))
+            arguments.append(0)
             steps += (0,) * (len(lengths) + 1)
-    form = Form(codes[0], codes[1], codes[2], codes[3], codes[4], 0 if plain else len(lengths), omit, words)
-    return form, template + ([0] * 6 if plain else [*lengths, *steps]), places
+    arguments += [0] * 6 if plain else [*lengths, *steps]
+    form = Form(*codes, 0 if plain else len(lengths), omit, words, squares)  # type: ignore[call-arg, arg-type]
+    return devices.launches(device, form, loss, arguments, places, math.prod(shape))
 
 
 def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream: int) -> None:
     """Queue the kernels that add a chunk to a partial state: all of them, or none."""
-    size = math.prod(operands.labels.shape)
-    planned = [plan(operands, omit, partial.words)]
-    if partial.words != STATE_WORDS:
-        form, words = planned[0] if operands.out is None else plan(operands._replace(out=None), omit, partial.words)
-        planned.append((form._replace(squares=True), words))
-    kernels = [(form, partial.device.sums(form, loss), words) for form, words in planned]
+    launches = plan(partial.device, loss, operands, omit, partial.words)
     queued = 0
     try:
-        for form, kernel, words in kernels:
-            partial.launch(form, kernel, words, loss.values, size, stream)
+        for one in launches:
+            partial.queue(one, operands, stream)
             queued += 1
     except KeyboardInterrupt:
-        for form, kernel, words in kernels[queued:] if queued else ():  # what is queued cannot be taken back
-            partial.launch(form, kernel, words, loss.values, size, stream)
+        for one in launches[queued:] if queued else ():  # what is queued cannot be taken back
+            partial.queue(one, operands, stream)
         raise
 
 
 def stream_of(operands: Operands) -> int:
     """The stream to launch on: the first that a producer names; it waits for the others."""
-    streams = list(dict.fromkeys(_normal(view.stream) for view in operands.views if view.stream is not None))
-    if not streams:
-        return driver.LEGACY
-    for other in streams[1:]:
-        event = driver.Event()
-        event.record(other)
-        event.hold(streams[0])
-    return streams[0]
+    chosen = None
+    for view in operands:
+        if type(view) is View and view.stream is not None:
+            stream = _normal(view.stream)
+            if chosen is None:
+                chosen = stream
+            elif stream != chosen:
+                event = driver.Event()
+                event.record(stream)
+                event.hold(chosen)
+    return driver.LEGACY if chosen is None else chosen
 
 
 def _normal(stream: int) -> int:
@@ -198,25 +197,28 @@ class Partials:
 
     def add(self, loss: Loss, operands: Operands, omit: bool) -> None:
         """Queue an update with device arrays."""
-        if math.prod(operands.labels.shape) == 0:
+        if 0 in operands.labels.shape:
             return
         device = devices.of(operands.labels.device)
-        with self.on(device) as partial:
+        with self._lock, device.context:
             stream = stream_of(operands)
-            launch(partial, loss, operands, omit, stream)
-            for view in operands.views:
-                if isinstance(view.owner, Kept):
+            launch(self._of(device), loss, operands, omit, stream)
+            for view in operands:
+                if type(view) is View and type(view.owner) is Kept:
                     device.keep(view.owner, stream)
 
     @contextmanager
     def on(self, device: Device) -> Iterator[Partial]:
         """The partial state on a device, to add to."""
         with self._lock, device.context:
-            partial = self._partials.get(device.ordinal)
-            if partial is None:
-                partial = self._partials[device.ordinal] = Partial(device, self._words)
-            self._fetched = None
-            yield partial
+            yield self._of(device)
+
+    def _of(self, device: Device) -> Partial:
+        self._fetched = None
+        partial = self._partials.get(device.ordinal)
+        if partial is None:
+            partial = self._partials[device.ordinal] = Partial(device, self._words)
+        return partial
 
     def fetch(self) -> Words:
         """The state, when the devices have done all updates."""

@@ -11,6 +11,7 @@ import ctypes
 import math
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -75,12 +76,18 @@ def _of_torch(name: str, tensor: Any, torch: Any) -> View:
         raise TypeError(f"{name} must be a dense tensor, got {tensor.layout}")
     if tensor.is_neg():
         tensor = tensor.resolve_neg()
-    code = TORCH.get(str(tensor.dtype).removeprefix("torch."))
+    code = _codes_of_torch(torch).get(tensor.dtype)
     if code is None:
         raise _no_number(name, tensor.dtype)
     device = tensor.device.index
     stream = torch.cuda.current_stream(device).cuda_stream
     return View(tensor.data_ptr(), code, tuple(tensor.shape), tensor.stride(), 0, device, stream, tensor)
+
+
+@cache
+def _codes_of_torch(torch: Any) -> dict[Any, str]:
+    """The codes by torch's own dtypes."""
+    return {getattr(torch, name): code for name, code in TORCH.items() if hasattr(torch, name)}
 
 
 def _of_interface(name: str, value: Any, interface: dict[str, Any]) -> View:
