@@ -107,6 +107,19 @@ def test_the_kernels_of_words_have_no_floats(name, capability):
     assert re.search(r"(atom|red)\.(relaxed\.sys\.)?(global\.)?(relaxed\.\w+\.)?add\.u64", text)
 
 
+PARAMETERS = re.compile(r"\.param \.(\w+)")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_arguments_are_those_that_the_launch_packs(name):
+    loss, form = "squared_error", FORMS[name]
+    text = ptx_of(loss, form, CAPABILITIES[0])
+    begin = text.index(".visible .entry")
+    found = PARAMETERS.findall(text[begin : text.index("{", begin)])
+    layout = compiling.layout(compiling.signature(form, len(LOSSES[loss].values)))
+    assert found == [{"q": "u64", "d": "f64"}[word] for word in layout]
+
+
 def test_contraction_would_be_noticed(monkeypatch):
     monkeypatch.setitem(compiling.NVVM_OPTIONS, "fma", 1)
     library_of.cache_clear()

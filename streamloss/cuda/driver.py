@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from cuda import bindings
 from cuda.bindings import driver as cu
 
 from . import compiling
@@ -30,8 +31,13 @@ def _checked(result: tuple[Any, ...]) -> Any:
 
 
 def count() -> int:
-    """The number of devices; RuntimeError without a driver."""
+    """The number of devices; RuntimeError without a driver, or with one that is older than what was installed."""
     _checked(cu.cuInit(0))
+    version, wanted = int(_checked(cu.cuDriverGetVersion())), int(bindings.__version__.partition(".")[0])
+    if version // 1000 < wanted:
+        raise RuntimeError(
+            f"the driver is of CUDA {version // 1000}.{version % 1000 // 10}, numba-cuda is installed for CUDA {wanted}"
+        )
     return int(_checked(cu.cuDeviceGetCount()))
 
 
@@ -164,4 +170,5 @@ class Event:
         _checked(cu.cuEventSynchronize(self._handle))
 
     def __del__(self) -> None:
-        cu.cuEventDestroy(self._handle)
+        if cu is not None:  # as it is when the interpreter ends
+            cu.cuEventDestroy(self._handle)
