@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, cpu, exact, html, stored
+from .chunks import Chunk
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
 from .losses import PRECOMPUTED, Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
@@ -36,9 +38,18 @@ class Accumulator(Mergeable):
         and counted in `skipped_count`; or a ValueError that says where it is.
     stderr : bool, default False
         Whether to keep the sums of squares that `standard_error()` needs; updates take several times as long.
+    device : str, default "auto"
+        Where chunks are added: "auto", where their arrays are; "cuda" or "cuda:1", on that device, to which arrays in
+        host memory are copied piece by piece. A RuntimeError says what to install where there is none.
 
     Notes
     -----
+    Device arrays (torch, CuPy, Numba; JAX through DLPack) are read where they lie, on the stream that produces them,
+    and an update waits for nothing: what it adds stays on the device until a result, the state or a copy is asked for.
+    Several devices may take part; each keeps its own part until then. Only `nan="raise"` waits, to see whether to
+    raise. The bits are those of the CPU, except for a user's function that calls log, exp and their like: CUDA's own
+    are the same on one kind of device only.
+
     What the numbers mean:
 
     1. Inputs are converted exactly to float64: float16, bfloat16, float32, float64, bool and integers (beyond 2**53
@@ -71,7 +82,7 @@ class Accumulator(Mergeable):
 
     """
 
-    __slots__ = ("_state",)
+    __slots__ = ("_base", "_device", "_partials")
 
     def __init__(
         self,
@@ -80,9 +91,13 @@ class Accumulator(Mergeable):
         reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
         nan: NanPolicy = "propagate",
         stderr: bool = False,
+        device: str = "auto",
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
-        self._state: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)  # replaced, never changed
+        # What was added on the host; replaced, never changed.
+        self._base: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)
+        self._partials: Any = None  # what was added on devices
+        self._device = checked_device(device)
 
     # ------------------------------------------------------------------------------------------- adding
 
@@ -107,8 +122,8 @@ class Accumulator(Mergeable):
         mask : array_like of bool, optional
             Shaped like weights; an element where it is False was never there.
         out : ndarray of float32 or float64, optional
-            Of the shape of labels: receives the terms weight * loss of this chunk, NaN for elements left out. After an
-            exception its content is undefined.
+            Of the shape of labels, and where they are: receives the terms weight * loss of this chunk, NaN for elements
+            left out. After an exception its content is undefined.
 
         Returns
         -------
@@ -120,7 +135,10 @@ class Accumulator(Mergeable):
         ValueError
             For shapes that do not fit, and for NaN where the policy is "raise".
         TypeError
-            For what is not an array of real numbers in host memory.
+            For what is not an array of real numbers, for arrays on the host and on a device or on two devices in one
+            update, and for a loss that cannot be compiled for CUDA.
+        RuntimeError
+            For device arrays without CUDA support: it says what to install.
 
         Examples
         --------
@@ -151,30 +169,78 @@ class Accumulator(Mergeable):
         return self._add(PRECOMPUTED, losses, arrays.COMPUTED, weights, mask, out)
 
     def _add(self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
-        before, omit = self._state, self._nan != "propagate"
-        plain = mask is None and out is None
+        before, omit = self._base, self._nan != "propagate"
+        plain = mask is None and out is None and self._device is None
         operands = arrays.ready(labels, predictions, weights) if plain else None
         if operands is not None:
             after = cpu.added(loss, operands, omit, before)
         elif plain and type(labels) in ONE and type(predictions) in ONE and type(weights) in ONE_WEIGHT:
             after = cpu.added_one(loss, labels, predictions, 1.0 if weights is None else weights, omit, before)
+        elif arrays.on_device(labels):
+            return self._add_where_it_lies(loss, labels, predictions, weights, mask, out)
         else:
-            after = cpu.added_chunk(loss, arrays.chunk(labels, predictions, weights, mask, out), omit, before)
+            chunk = arrays.chunk(labels, predictions, weights, mask, out)
+            if self._device is not None:
+                return self._add_on_device(loss, chunk, labels, predictions, weights, mask)
+            after = cpu.added_chunk(loss, chunk, omit, before)
         if self._nan == "raise" and after[SKIPPED] != before[SKIPPED]:
             raise arrays.find_nan(labels, predictions, weights, mask)
         return self._step(before, after)
+
+    def _add_on_device(
+        self, loss: Loss, chunk: Chunk, labels: Any, predictions: Any, weights: Any, mask: Any
+    ) -> Accumulator:
+        """Queue a chunk of host arrays for the device; for nan="raise", wait for it first."""
+        if self._nan != "raise":
+            omit = self._nan == "omit"
+            backend().add_staged(self._on_devices(), loss, chunk, omit, self._device, self._base.size)
+            return self
+        state = backend().alone_staged(loss, chunk, self._device, self._base.size)
+        if state[SKIPPED]:
+            raise arrays.find_nan(labels, predictions, weights, mask)
+        before = self._base
+        return self._step(before, exact.combine(before, state))
+
+    def _add_where_it_lies(
+        self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any
+    ) -> Accumulator:
+        """Queue a chunk of device arrays on their device."""
+        updates = backend()
+        operands = updates.checked(labels, predictions, weights, mask, out)
+        if self._nan != "raise":
+            self._on_devices().add(loss, operands, self._nan == "omit")
+            return self
+        state = updates.alone(loss, operands, self._base.size)
+        if state[SKIPPED]:
+            raise updates.find_nan(operands)
+        before = self._base
+        return self._step(before, exact.combine(before, state))
+
+    def _on_devices(self) -> Any:
+        """What was added on devices, to add to."""
+        if self._partials is None:
+            with self._lock:
+                if self._partials is None:
+                    self._partials = backend().Partials(self._base.size)
+        return self._partials
+
+    @property
+    def _state(self) -> Words:
+        """The state: what was added on the host and, once the devices have done it, on them."""
+        partials = self._partials
+        return self._base if partials is None else exact.combine(self._base, partials.fetch())
 
     def _step(self, before: Words, after: Words) -> Accumulator:
         """Take the step from one state to another, whole or not at all, whatever state other threads have led to."""
         taken = False
         try:
             with self._lock:
-                state = after if self._state is before else exact.combine(self._state, after - before)
-                self._state, taken = state, True
+                state = after if self._base is before else exact.combine(self._base, after - before)
+                self._base, taken = state, True
         except BaseException:
             if taken:  # KeyboardInterrupt came while the lock was let go
                 with self._lock:
-                    self._state = exact.combine(self._state, before - after)
+                    self._base = exact.combine(self._base, before - after)
             raise
         return self
 
@@ -272,7 +338,7 @@ class Accumulator(Mergeable):
         Raises TypeError for what is no accumulator and ValueError for another loss, before anything is merged.
         """
         self._check_others(others)
-        before = after = self._state
+        before = after = self._base
         for other in others:
             after = exact.combine(after, other._state)
         return self._step(before, after)
@@ -304,7 +370,7 @@ class Accumulator(Mergeable):
     def reset(self) -> Accumulator:
         """Forget all that was seen."""
         with self._lock:
-            self._state = np.zeros(self._state.size, np.int64)
+            self._base, self._partials = np.zeros(self._base.size, np.int64), None
         return self
 
     def __repr__(self) -> str:
@@ -339,7 +405,8 @@ class Accumulator(Mergeable):
     def _with(self, state: Words) -> Accumulator:
         made = Accumulator.__new__(type(self))
         made._loss, made._reduction, made._nan = self._loss, self._reduction, self._nan
-        made._stderr, made._lock, made._state = state.size == STDERR_WORDS, threading.Lock(), state
+        made._stderr, made._lock, made._base = state.size == STDERR_WORDS, threading.Lock(), state
+        made._partials, made._device = None, self._device
         return made
 
     @property
@@ -401,6 +468,26 @@ class Accumulator(Mergeable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (type(self), self._loss, str(self._reduction), self._nan, self._state.tobytes())
+
+
+def checked_device(device: str) -> int | None:
+    """The number of the device that chunks go to, or None for where they are."""
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a str, got {type(device).__name__}")
+    if device == "auto":
+        return None
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise ValueError(f"device must be 'auto', 'cuda' or 'cuda:N', got {device!r}")
+    from . import cuda
+
+    return cuda.ordinal(device)
+
+
+def backend() -> Any:
+    """What adds chunks on devices, imported when it is needed; RuntimeError without a device."""
+    from . import cuda
+
+    return cuda.backend()
 
 
 def _unpickle(cls: type[Accumulator], loss: Loss, reduction: str, nan: NanPolicy, state: bytes) -> Accumulator:

@@ -26,6 +26,8 @@ from .chunks import (
 # Stands in the place of predictions where labels are losses that have been computed already.
 COMPUTED = object()
 
+DLPACK_CUDA = 2  # kDLCUDA
+
 
 class NanFoundError(ValueError):
     """Raised by the policy nan="raise": which argument has the first NaN, and at which index."""
@@ -106,6 +108,17 @@ def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) ->
     return Arguments(labels, predictions, weights, mask, out, masks)
 
 
+def on_device(value: Any) -> bool:
+    """Whether an array lies on a CUDA device."""
+    is_cuda = getattr(value, "is_cuda", None)  # of torch, which refuses the next question for some tensors
+    if is_cuda is not None:
+        return bool(is_cuda)
+    if getattr(value, "__cuda_array_interface__", None) is not None:
+        return True
+    where = getattr(value, "__dlpack_device__", None)
+    return where is not None and not isinstance(value, np.ndarray) and where()[0] == DLPACK_CUDA
+
+
 def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     """The argument as an array of a dtype that converts exactly to float64; its numpy.ma mask goes into `masks`."""
     if type(value) is not np.ndarray:
@@ -129,7 +142,7 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
         if value.mask is not np.ma.nomask:
             masks.append((np.asarray(value.mask), False))
         return np.asarray(value.data)
-    if getattr(value, "__cuda_array_interface__", None) is not None:
+    if on_device(value):
         raise TypeError(f"{name} lies on a CUDA device, expected host memory; copy it first, with .cpu() or .get()")
     try:
         if hasattr(value, "detach"):  # a torch tensor: one that requires grad, or is bfloat16, refuses np.asarray

@@ -1,12 +1,13 @@
-"""The sample data, and the losses that every law is tested with."""
+"""The sample data, the losses that every law is tested with, and the backend that adds up."""
 
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 
+from streamloss import Accumulator
 from streamloss.losses import LOSSES
+from tests.backend import SIMULATED
 
 DATA = Path(__file__).parent / "data"
 
@@ -17,6 +18,42 @@ def zero_one(label, prediction):
 
 
 ALL_LOSSES = [*LOSSES.values(), LOSSES["huber"](delta=2.5), LOSSES["quantile"](q=0.9), zero_one]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--backend",
+        choices=["cpu", "cuda"],
+        default="cuda" if SIMULATED else "cpu",
+        help="where accumulators add by default; cuda in the simulator, which NUMBA_ENABLE_CUDASIM=1 chooses",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if "backend" in metafunc.fixturenames:
+        name = metafunc.config.getoption("--backend")
+        metafunc.parametrize(
+            "backend", [name], ids=[f"{name} simulator" if SIMULATED else name], scope="session", indirect=True
+        )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out, and count as deselected, what needs the other backend, or more time than the simulator has."""
+    unwanted = {"large", "ptx"} if SIMULATED else {"cuda"} if config.getoption("--backend") == "cpu" else set()
+    left_out = [item for item in items if unwanted & {mark.name for mark in item.iter_markers()}]
+    if left_out:
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def backend(request):
+    """Every test runs on it: accumulators are made for this device unless told otherwise."""
+    defaults = Accumulator.__init__.__kwdefaults__
+    before = defaults["device"]
+    defaults["device"] = "auto" if request.param == "cpu" else request.param
+    yield request.param
+    defaults["device"] = before
 
 
 @pytest.fixture(scope="session", params=ALL_LOSSES, ids=lambda loss: getattr(loss, "__name__", repr(loss)))
@@ -32,6 +69,8 @@ def flights_path():
 @pytest.fixture(scope="session")
 def flights(flights_path):
     """Labels, predictions and weights of the flights, null as NaN."""
+    import polars as pl
+
     frame = pl.read_parquet(flights_path)
     columns = (frame[name].cast(pl.Float32).fill_null(float("nan")) for name in ("arr_delay", "dep_delay", "distance"))
     return tuple(np.ascontiguousarray(column.to_numpy()) for column in columns)

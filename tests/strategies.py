@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from streamloss.operands import BLOCK
+from tests.backend import BLOCK
 
 SPECIAL = [
     0.0,

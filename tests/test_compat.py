@@ -477,6 +477,7 @@ def shows(row):
     return mark
 
 
+@pytest.mark.large
 @shows("arithmetic")
 def test_arithmetic_is_exact():
     labels, predictions = np.array([1e8, 1e8 + 1]), np.array([1e8, 1e8])  # one number, as float32

@@ -18,10 +18,16 @@ LAYERS = [
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},
     {"entries", "keys", "squares", "stored"},
-    {"cpu"},
-    {"grouping", "mergeable"},
+    {"cpu", "cuda.numerics"},
+    {"cuda.kernels", "grouping", "mergeable"},
     {"accumulator"},
-    {"grouped", "warm"},
+    {"cuda.compiling", "grouped", "warm"},
+    {"cuda.driver", "cuda.simulator"},
+    {"cuda.devices"},
+    {"cuda.views"},
+    {"cuda.updates"},
+    {"cuda.staged"},
+    {"cuda"},
     {
         "one_shot",
         "gradients",
@@ -62,6 +68,8 @@ LATE = {  # what loads optional packages
     ("files.arrays", "files.coding"),
     ("cli", "files.plot"),
 }
+# The CUDA backend, with the first device array, and in it the driver, when there is one.
+LATE |= {("accumulator", "cuda"), ("cuda", "cuda.driver"), ("cuda", "cuda.devices"), ("cuda", "cuda.staged")}
 OPTIONAL = [
     "polars",
     "click",
@@ -84,6 +92,9 @@ OPTIONAL = [
     "jax",
     "dask",
     "ml_dtypes",
+    "numba.cuda",
+    "numba_cuda",
+    "cupy",
 ]
 
 

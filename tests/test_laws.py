@@ -5,16 +5,16 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator
+from tests.backend import examples
 from tests.strategies import chunks, cuts
 
 pytestmark = pytest.mark.filterwarnings("error")
-few = settings(max_examples=12, deadline=None)
-many = settings(max_examples=60, deadline=None)
+few, many = examples(12), examples(60)
 
 
 def seen(loss, *parts, nan="propagate"):

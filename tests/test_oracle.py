@@ -5,14 +5,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator, exact
 from streamloss.losses import LOSSES
-from streamloss.operands import BLOCK
 from tests import oracle
+from tests.backend import BLOCK, examples
 from tests.strategies import chunks
 
 REDUCTIONS = [str(reduction) for reduction in streamloss.Reduction if reduction != "none"]
@@ -34,7 +34,7 @@ def assert_agrees(accumulator, expected):
 
 @pytest.mark.parametrize("name", ARITHMETIC)
 @pytest.mark.parametrize("nan", ["propagate", "omit"])
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(chunk=chunks(sizes=(0, 1, 33, BLOCK - 1, BLOCK + 1)))
 def test_sums_and_results_are_exact(name, nan, chunk):
     loss = LOSSES[name]
@@ -46,7 +46,7 @@ def test_sums_and_results_are_exact(name, nan, chunk):
     assert_agrees(accumulator, oracle.evaluate(*chunk, formula, omit=nan == "omit"))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(chunk=chunks(sizes=(0, 1, 7, 33, 300), dtypes=[np.float64]))
 def test_sums_of_losses_with_logarithms_are_exact_sums_of_their_elements(loss, chunk):
     labels, predictions, weights = chunk
@@ -60,7 +60,7 @@ def test_sums_of_losses_with_logarithms_are_exact_sums_of_their_elements(loss, c
         assert np.array_equal(single.loss_sum, terms[i], equal_nan=True)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(losses=st.lists(st.floats(width=64), max_size=20), weights=st.floats(width=64))
 def test_precomputed_losses_are_exact(losses, weights):
     accumulator = Accumulator().update_losses(losses, weights)
@@ -95,11 +95,13 @@ def test_a_term_that_overflows_is_an_infinity():
     assert (accumulator - Accumulator().update(1e200, -1e200)).result() == 1.0
 
 
+@pytest.mark.large
 def test_more_ones_than_float32_can_count():
     ones = np.ones(2**24 + 1, np.float32)
     assert Accumulator().update(ones, np.zeros_like(ones)).result("sum") == 2**24 + 1
 
 
+@pytest.mark.large
 def test_a_tenth_a_million_times():
     tenth = np.full(1_000_000, 0.1, np.float32)
     exactly = Fraction(float(np.float32(0.1)))

@@ -6,10 +6,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamloss import Accumulator, Reduction
+from tests.backend import examples
 from tests.strategies import chunks, cuts
 
 REDUCTIONS = ["sum", "mean", "sum_over_batch_size", "sum_by_nonzero_weights"]
@@ -79,7 +80,7 @@ def test_equal_losses_have_none():
     assert filled(np.full(10_000, 0.1), np.zeros(10_000)).standard_error() == 0.0
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.data())
 def test_chunks_order_merges_and_files_change_no_bit(data):
     labels, predictions, weights = data.draw(chunks(dtypes=(np.float64,)))
@@ -98,6 +99,7 @@ def test_chunks_order_merges_and_files_change_no_bit(data):
     assert whole.state[: plain.state.size].tobytes() == plain.state.tobytes()
 
 
+@pytest.mark.large
 def test_a_large_update_takes_threads():
     rng = np.random.default_rng(2)
     labels, predictions, weights = rng.random((3, 300_000))

@@ -1,0 +1,220 @@
+"""The devices: their kernels, and the copies of states in their memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..exact import COUNTS, DIGIT_BITS, DIGIT_MASK, FIRST_DIGIT, SUM_WORDS, Words, combine
+from ..losses import Loss
+from . import compiling, kernels
+from .kernels import SLOTS, Form
+
+driver: Any
+if kernels.SIMULATED:
+    from . import simulator
+
+    driver = simulator
+else:
+    from . import driver as cuda_driver
+
+    driver = cuda_driver
+
+# An element adds less than 2**33 to a digit of its slot, in the worst case: one that is added by itself, and makes its
+# thread change the window. A digit may be just carried on one stream, and yet get all that others have queued before.
+MOST = (1 << 27) * SLOTS  # elements of one launch
+CARRY_AFTER = 1 << 28  # elements in a slot
+BLOCK_ADDS = 64  # what a block adds to a digit beside its elements, in elements
+
+
+class Device:
+    """A device: its context, its kernels, and memory that is zero and belongs to nobody."""
+
+    def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
+        self.context = driver.Context(ordinal)
+        self._functions: dict[Any, Any] = {}
+        self.plans: dict[Any, list[Launch]] = {}  # what was launched before
+        self._spare: dict[int, list[int]] = {}
+        self._dirty: deque[tuple[int, int]] = deque()  # of accumulators that are gone
+        self._kept: deque[tuple[Any, Any]] = deque()
+        self._lock = threading.RLock()
+
+    def sums(self, form: Form, loss: Loss) -> Any:
+        """The kernel that adds chunks of this form; TypeError if the loss cannot be compiled."""
+        key = form, loss.fingerprint
+        function = self._functions.get(key)
+        if function is None:
+            with self._lock:
+                try:
+                    source = kernels.kernel(form, kernels.compiled(loss.formula))
+                    signature = compiling.signature(form, len(loss.values))
+                    function = driver.Function(self.context, source, signature, form.threads)
+                except RuntimeError:
+                    raise
+                except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
+                    reason = f"loss {loss.name} cannot be compiled by Numba for CUDA: {error}"
+                    raise TypeError(reason) from None
+                self._functions[key] = function
+        return function
+
+    def other(self, source: Any, signature: tuple[Any, ...]) -> Any:
+        """One of the kernels that know of no loss."""
+        function = self._functions.get(source)
+        if function is None:
+            with self._lock:
+                function = self._functions[source] = driver.Function(self.context, source, signature, kernels.THREADS)
+        return function
+
+    def take(self, words: int) -> int:
+        """The address of states of so many words, all zero, one for each slot."""
+        with self._lock:
+            spare = self._spare.setdefault(words, [])
+            if not spare:
+                self._clear_dirty()
+            if not spare:
+                size = 8 * SLOTS * words
+                start = driver.allocate(size * 16)
+                spare += [start + size * k for k in range(16)]
+            return spare.pop()
+
+    def _clear_dirty(self) -> None:
+        while self._dirty:
+            address, words = self._dirty.popleft()
+            driver.clear(address, 8 * SLOTS * words)
+            self._spare.setdefault(words, []).append(address)
+
+    def give_back(self, address: int, words: int) -> None:
+        """Take back what `take` gave; kernels may still be adding to it. Called when Python collects garbage."""
+        self._dirty.append((address, words))
+
+    @property
+    def nothing(self) -> int:
+        """The address of zeros that nobody changes."""
+        return _nothing(self)
+
+    def keep(self, owner: Any, stream: int) -> None:
+        """Keep an object until the device has done what is queued on a stream."""
+        event = driver.Event()
+        event.record(stream)
+        self._kept.append((event, owner))
+        while self._kept and self._kept[0][0].is_done():
+            self._kept.popleft()
+
+
+@cache
+def of(ordinal: int) -> Device:
+    """The device of that number."""
+    return Device(ordinal)
+
+
+@cache
+def _nothing(device: Device) -> int:
+    return driver.allocate(16)
+
+
+class Launch(NamedTuple):
+    """A launch that can be repeated with other addresses."""
+
+    function: Any
+    blocks: int
+    added: int  # elements to a slot, at most
+    arguments: list[Any]
+    places: list[int]  # of the operands' addresses, or values, among the arguments
+    state: int  # the place of the address of the state
+
+
+def launches(
+    device: Device, form: Form, loss: Loss, arguments: list[Any], places: list[int], size: int
+) -> list[Launch]:
+    """The launches for all elements of a chunk: one, unless there are thousands of millions."""
+    function = device.sums(form, loss)
+    result = []
+    for first in range(0, size, MOST):
+        end = min(first + MOST, size)
+        tiles = -(-(end - first) // form.tile)
+        blocks = min(tiles, function.blocks)
+        added = -(-blocks // SLOTS) * (-(-tiles // blocks) * form.tile + BLOCK_ADDS)
+        words = [*arguments, *loss.values, first, end]
+        state = len(words) + compiling.ARRAY_ADDRESS
+        words += compiling.array(0, 8, SLOTS * form.words)
+        result.append(Launch(function, blocks, added, words, places, state))
+    return result
+
+
+class Partial:
+    """What an accumulator has seen on one device: copies of its state, to which kernels add."""
+
+    def __init__(self, device: Device, words: int) -> None:
+        self.device, self.words = device, words
+        self.address = device.take(words)
+        self._uncarried = 0  # at most so many elements in any slot
+
+    def __del__(self) -> None:
+        address = getattr(self, "address", None)
+        if address is not None:
+            self.device.give_back(address, self.words)
+
+    def array(self) -> tuple[int, ...]:
+        """The words of a kernel's argument."""
+        return compiling.array(self.address, 8, SLOTS * self.words)
+
+    def queue(self, launch: Launch, operands: Sequence[Any], stream: int) -> None:
+        """Queue a kernel that adds a chunk."""
+        if self._uncarried + launch.added > CARRY_AFTER:
+            self.carry(stream)
+        self._uncarried += launch.added
+        arguments = launch.arguments.copy()
+        for operand, place in zip(operands, launch.places, strict=True):
+            if isinstance(operand, tuple):
+                arguments[place] = operand[0]  # its address
+            elif operand is not None:
+                arguments[place] = operand
+        arguments[launch.state] = self.address
+        launch.function.launch(launch.blocks, stream, arguments)
+
+    def carry(self, stream: int) -> None:
+        """Queue the kernel that makes the digits small again."""
+        sums = (self.words - COUNTS) // SUM_WORDS
+        carry = self.device.other(kernels.carry_slots, compiling.CARRY)
+        blocks = min(-(-SLOTS * sums // kernels.THREADS), carry.blocks)
+        carry.launch(blocks, stream, (*self.array(), sums))
+        self._uncarried = 1
+
+    def move_to(self, other: Partial, stream: int) -> None:
+        """Queue the kernel that adds all this to another partial state, and leaves zeros."""
+        if self._uncarried + other._uncarried > CARRY_AFTER:
+            self.carry(stream)
+            other.carry(stream)
+        size = SLOTS * self.words
+        move = self.device.other(kernels.move_words, compiling.MOVE)
+        blocks = min(-(-size // kernels.THREADS), move.blocks)
+        move.launch(blocks, stream, (*self.array(), *other.array(), size))
+        other._uncarried += self._uncarried
+
+    def fetch(self) -> Words:
+        """The state so far, when all that is queued on the device is done."""
+        states = np.empty((SLOTS, self.words), np.int64)
+        with self.device.context:
+            driver.fetch(self.address, states)
+        return total(states)
+
+
+def total(states: Words) -> Words:
+    """The sum of states that need not be carried; its digits are."""
+    result = np.zeros(states.shape[1], np.int64)
+    result[:COUNTS] = states[:, :COUNTS].sum(axis=0)
+    for start in range(COUNTS, states.shape[1], SUM_WORDS):
+        digits = start + FIRST_DIGIT
+        result[start:digits] = states[:, start:digits].sum(axis=0)
+        part = states[:, digits : start + SUM_WORDS]
+        lower, upper = (part & DIGIT_MASK).sum(axis=0), (part >> DIGIT_BITS).sum(axis=0)
+        result[digits : start + SUM_WORDS] = lower
+        result[digits + 1 : start + SUM_WORDS] += upper[:-1]
+        result[start + SUM_WORDS - 1] += upper[-1] << DIGIT_BITS
+    return combine(result, np.zeros(result.size, np.int64))

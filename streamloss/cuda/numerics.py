@@ -1,0 +1,168 @@
+"""The arithmetic inside the CUDA kernels, a number at a time: nothing here knows of threads or memory.
+
+These functions are compiled for the CPU, where the simulator calls them, and once more into every kernel.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+
+from .._jit import FLAGS, bits, from_bits
+from ..blocks import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN, exceeding, magic
+from ..exact import (
+    DIGIT_BITS,
+    DIGIT_MASK,
+    EXPONENT_MASK,
+    FIRST_DIGIT,
+    FRACTION_BITS,
+    LOW,
+    NAN,
+    NEGATIVE_INFINITY,
+    POSITIVE_INFINITY,
+    SMALLEST_EXPONENT,
+)
+from ..squares import exact_product
+
+INFINITY = EXPONENT_MASK << FRACTION_BITS
+MARGIN = 4  # bits of a window kept free for larger terms to come
+WASTE = 32  # bits above what is needed, at which a window is given up
+
+
+helper = numba.njit(**FLAGS)
+
+
+@helper
+def constants(window: int) -> tuple[float, float]:
+    """The two numbers whose addition cuts a term, see `streamloss.blocks`."""
+    return magic(window - CUT), magic(window - 2 * CUT)
+
+
+@helper
+def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
+    """Cut a number twice: how many units both parts have, and 0 if it was inside the window and nothing is left."""
+    u = value + high
+    rest = value - (u - high)
+    v = rest + low
+    outside = (bits(u) ^ bits(high)) >> FRACTION_BITS
+    return bits(u) - bits(high), bits(v) - bits(low), outside | bits(rest - (v - low))
+
+
+@helper
+def plus(a: int, b: int) -> int:
+    """The sum of two integers, modulo 2**64: parts of numbers that missed the window are added before that shows."""
+    return a + b
+
+
+@helper
+def exponent_of(window: int, part: int) -> int:
+    """The unit of a tally's part: of the upper cut, in two words, and of the lower one."""
+    return window - CUT * (1 + part // 2) + DIGIT_BITS * (part % 2)
+
+
+@helper
+def magnitude(value: float) -> int:
+    """The bits of a finite number without its sign; 0 for NaN and infinities, which no window holds."""
+    pattern = bits(value) & WITHOUT_SIGN
+    return pattern if pattern < INFINITY else 0
+
+
+@helper
+def window_for(top: int) -> int:
+    """The window for numbers up to the one with these bits."""
+    return min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
+
+
+@helper
+def misfit(window: int, top: int) -> bool:
+    """Whether a window is too low, or much too high, for numbers up to the one with these bits; 0 fits any."""
+    if top == 0:
+        return False
+    wanted = window_for(top)
+    return wanted - MARGIN > window or wanted + WASTE < window
+
+
+@helper
+def parts_of_integer(quantity: int, exponent: int) -> tuple[int, int, int, int]:
+    """A word of a sum and what to add to it and to the next two, for quantity * 2**exponent: below 2**33 each."""
+    place = exponent - LOW
+    shift = place % DIGIT_BITS
+    low = (quantity & DIGIT_MASK) << shift  # at most 63 bits
+    high = (quantity >> DIGIT_BITS) << shift
+    middle = (low >> DIGIT_BITS) + (high & DIGIT_MASK)
+    return FIRST_DIGIT + place // DIGIT_BITS, low & DIGIT_MASK, middle, high >> DIGIT_BITS
+
+
+@helper
+def decomposed(value: float) -> tuple[int, int, int]:
+    """FIRST_DIGIT, fraction and exponent with value = fraction * 2**exponent; else the word that counts its kind."""
+    pattern = bits(value)
+    exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
+    fraction = pattern & ((1 << FRACTION_BITS) - 1)
+    if exponent == EXPONENT_MASK:
+        kind = NAN if fraction != 0 else POSITIVE_INFINITY if pattern > 0 else NEGATIVE_INFINITY
+        return kind, 0, 0
+    if exponent == 0:
+        exponent = 1
+    else:
+        fraction |= 1 << FRACTION_BITS
+    return FIRST_DIGIT, -fraction if pattern < 0 else fraction, exponent + SMALLEST_EXPONENT - 1
+
+
+@helper
+def parts_of_float(value: float) -> tuple[int, int, int, int]:
+    """The same for a float64, below 2**32 each; what is not finite counts 1 in the word of its kind."""
+    kind, fraction, exponent = decomposed(value)
+    if kind != FIRST_DIGIT:
+        return kind, 1, 0, 0
+    place = exponent - LOW
+    shift = place % DIGIT_BITS
+    size = abs(fraction)
+    upper = size >> (DIGIT_BITS - shift)
+    sign = fraction >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
+    low = (((size << shift) & DIGIT_MASK) ^ sign) - sign
+    return (
+        FIRST_DIGIT + place // DIGIT_BITS,
+        low,
+        ((upper & DIGIT_MASK) ^ sign) - sign,
+        ((upper >> DIGIT_BITS) ^ sign) - sign,
+    )
+
+
+@helper
+def product(a: float, b: float) -> tuple[float, float]:
+    """The product rounded, and what the rounding lost."""
+    return exact_product(a, b)
+
+
+@helper
+def _widen(pattern: int, shift: int, infinity: int, scale: float) -> float:
+    """A float of 16 bits as a float64: its bits, moved, are those of a number that is smaller by a power of two."""
+    without_sign = pattern & 0x7FFF
+    moved = without_sign << shift
+    value = from_bits(moved | INFINITY) if without_sign >= infinity else from_bits(moved) * scale
+    return -value if pattern != without_sign else value
+
+
+@helper
+def from_float16(pattern: Any) -> float:
+    """The number with these bits as a float16."""
+    return _widen(numba.int64(pattern), FRACTION_BITS - 10, 0x7C00, 2.0 ** (1023 - 15))
+
+
+@helper
+def from_bfloat16(pattern: Any) -> float:
+    """The number with these bits as a bfloat16."""
+    return _widen(numba.int64(pattern), FRACTION_BITS - 7, 0x7F80, 2.0 ** (1023 - 127))
+
+
+@helper
+def place(position: int, shape: Any, strides: Any) -> int:
+    """Where an array has the element with this position in C order; `strides` ends with the place of the first."""
+    index = strides[len(shape)]
+    for axis in range(len(shape) - 1, 0, -1):
+        outer = position // shape[axis]
+        index += (position - outer * shape[axis]) * strides[axis]
+        position = outer
+    return index + position * strides[0]

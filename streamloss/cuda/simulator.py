@@ -1,0 +1,178 @@
+"""The names of `driver.py` for Numba's CUDA simulator: device memory is host memory, and all is done at once."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numba import cuda
+from numba.core import types
+from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+from . import compiling
+
+LEGACY = 0
+DEVICES = 2  # pretended, so that there are several
+_kept: list[np.ndarray[Any, Any]] = []
+_lock = threading.Lock()  # the simulator runs one kernel at a time
+
+
+def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
+    """The array of a block that its threads share, one for each line that asks for one.
+
+    The simulator's own has no lock: threads that ask at the same time may get two.
+    """
+    with _shared_lock:
+        return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
+
+
+_shared_lock = threading.Lock()
+FakeCUDAShared.array = _shared_array
+
+
+def count() -> int:
+    """The number of devices."""
+    return DEVICES
+
+
+def current() -> int:
+    """The device that this thread uses."""
+    return 0
+
+
+def device_of(address: int) -> int:
+    """The device on which memory lies."""
+    return 0
+
+
+class Context:
+    """A device."""
+
+    processors, capability = 2, (9, 0)
+
+    def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Function:
+    """A kernel."""
+
+    blocks = 3  # fewer than small data has tiles for
+
+    def __init__(self, context: Context, source: Callable[..., None], signature: tuple[Any, ...], threads: int) -> None:
+        self._kernel, self._signature, self._threads = cuda.jit(source), signature, threads
+        self._struct = struct.Struct(compiling.layout(signature))
+
+    def launch(self, blocks: int, stream: int, words: Sequence[Any]) -> None:
+        """Run the kernel; its arguments go through the words that the driver would copy."""
+        left = list(self._struct.unpack(self._struct.pack(*words)))
+        arguments = _arguments(self._signature, left)
+        assert not left
+        with _lock:
+            interval = sys.getswitchinterval()
+            sys.setswitchinterval(1e-5)  # the simulator polls its threads, and would hold them up
+            try:
+                self._kernel[blocks, self._threads](*arguments)
+            finally:
+                sys.setswitchinterval(interval)
+
+
+def _arguments(signature: tuple[Any, ...], left: list[Any]) -> tuple[Any, ...]:
+    """Take a kernel's arguments from the front of its words."""
+    return tuple(
+        _arguments(tuple(argument.types), left) if isinstance(argument, types.BaseTuple) else _argument(argument, left)
+        for argument in signature
+    )
+
+
+def _argument(argument: Any, left: list[Any]) -> Any:
+    if not isinstance(argument, types.Array):
+        return left.pop(0)
+    _, _, size, itemsize, address, _, _ = (left.pop(0) for _ in range(compiling.ARRAY_WORDS))
+    dtype = np.dtype(str(argument.dtype))
+    assert dtype.itemsize == itemsize
+    return Memory(memory(address, size * itemsize).view(dtype))
+
+
+class Memory:
+    """An array that the simulator hands to the kernel as it is: its own wrappers are slow."""
+
+    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+        self._array = array
+
+    def __getitem__(self, index: int) -> Any:
+        return self._array[index]
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._array[index] = value
+
+
+def memory(address: int, size: int) -> np.ndarray[Any, Any]:
+    """The bytes at an address."""
+    buffer: Any = (ctypes.c_char * size).from_address(address) if size else b""
+    return np.frombuffer(buffer, np.uint8)
+
+
+def allocate(size: int) -> int:
+    """The address of so many bytes of zeros."""
+    array = np.zeros(size, np.uint8)
+    _kept.append(array)
+    return array.ctypes.data
+
+
+def clear(address: int, size: int) -> None:
+    """Set bytes to zero."""
+    memory(address, size)[:] = 0
+
+
+def fetch(address: int, array: np.ndarray[Any, Any]) -> None:
+    """Copy from the device."""
+    array.reshape(-1).view(np.uint8)[:] = memory(address, array.nbytes)
+
+
+def pinned(size: int) -> np.ndarray[Any, Any]:
+    """Bytes of host memory."""
+    return np.zeros(size, np.uint8)
+
+
+def send(address: int, array: np.ndarray[Any, Any], stream: int) -> None:
+    """Copy to the device."""
+    memory(address, array.nbytes)[:] = array.reshape(-1).view(np.uint8)
+
+
+def receive(array: np.ndarray[Any, Any], address: int, stream: int) -> None:
+    """Copy from the device."""
+    fetch(address, array)
+
+
+def new_stream() -> int:
+    """A stream."""
+    return LEGACY
+
+
+class Event:
+    """A place in a stream; what comes before it is done."""
+
+    def record(self, stream: int) -> None:
+        """Move to the end of a stream."""
+
+    def hold(self, stream: int) -> None:
+        """Let a stream wait for this place."""
+
+    def is_done(self) -> bool:
+        """Whether the device has come past this place."""
+        return True
+
+    def wait(self) -> None:
+        """Wait until it has."""

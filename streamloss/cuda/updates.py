@@ -1,0 +1,248 @@
+"""Adding a chunk to the partial states of an accumulator on devices: the door for device arrays, and the launches."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import arrays
+from ..arrays import COMPUTED
+from ..exact import STATE_WORDS, Words, combine
+from ..losses import Loss
+from . import compiling, devices, views
+from .devices import Device, Launch, Partial, driver
+from .kernels import Form
+from .views import ITEMSIZE, Kept, View
+
+MOST_PLANS = 4096  # of forms and shapes; loops over data have few
+
+
+class Operands(NamedTuple):
+    """The arguments of an update, checked: views that have, or may be spread to, the shape of labels."""
+
+    labels: View
+    predictions: View
+    weights: View | float | None
+    mask: View | None
+    out: View | None
+
+
+# ------------------------------------------------------------------------------------------------ the door
+
+
+def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Operands:
+    """The arguments of an update that has device arrays; every refusal names the argument."""
+    if predictions is COMPUTED:
+        y = p = _view("losses", labels)
+    else:
+        y, p = _view("labels", labels), _view("predictions", predictions)
+        if y.shape != p.shape:
+            raise ValueError(f"labels and predictions must have the same shape, got {y.shape} and {p.shape}")
+    w = weights if weights is None else _weights(weights, y.shape)
+    k = mask if mask is None else _mask(mask, y)
+    o = out if out is None else _out(out, y.shape)
+    operands = Operands(y, p, w, k, o)
+    for name, operand in zip(("predictions", "weights", "mask", "out"), operands[1:], strict=True):
+        if isinstance(operand, View) and operand.device != y.device:
+            raise TypeError(f"{name} must lie on the device of labels, {y.device}, got one on {operand.device}")
+        if o is not None and isinstance(operand, View) and operand is not o and _overlap(o, operand):
+            raise ValueError("out must not share memory with the other arguments")
+    if o is not None and _overlap(o, y):
+        raise ValueError("out must not share memory with the other arguments")
+    return operands
+
+
+def _view(name: str, value: Any) -> View:
+    if not arrays.on_device(value):
+        raise TypeError(
+            f"{name} must lie on a CUDA device, as the other arrays of this update do, got {type(value).__name__};"
+            " copy one to where the others are"
+        )
+    return views.view(name, value)
+
+
+def _weights(weights: Any, shape: tuple[int, ...]) -> View | float:
+    if isinstance(weights, (numbers.Real, np.bool_)) or (isinstance(weights, np.ndarray) and weights.ndim == 0):
+        return float(arrays.as_numbers("weights", weights, []))
+    return views.broadcast("weights", _view("weights", weights), shape)
+
+
+def _mask(mask: Any, labels: View) -> View | None:
+    if isinstance(mask, (bool, np.bool_)):
+        nothing = View(devices.of(labels.device).nothing, "?", (), (), 0, labels.device, None, None)
+        return None if mask else views.broadcast("mask", nothing, labels.shape)
+    array = _view("mask", mask)
+    if array.code != "?":
+        raise TypeError(f"mask must be bool (True keeps an element), got dtype code {array.code!r}; write mask != 0")
+    return views.broadcast("mask", array, labels.shape)
+
+
+def _out(out: Any, shape: tuple[int, ...]) -> View:
+    array = _view("out", out)
+    if array.code not in "fd":
+        raise TypeError(f"out must be float32 or float64, got dtype code {array.code!r}")
+    if array.shape != shape:
+        raise ValueError(f"out must have the shape of the elements, {shape}, got {array.shape}")
+    if any(stride == 0 and n > 1 for n, stride in zip(shape, array.strides, strict=True)):
+        raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
+    interface = {} if hasattr(out, "data_ptr") else getattr(out, "__cuda_array_interface__", {})
+    if interface.get("data", (0, False))[1]:
+        raise ValueError("out must be writable, got a read-only array")
+    return array
+
+
+def _overlap(a: View, b: View) -> bool:
+    """Whether two arrays share memory, or interleave."""
+    return a.address < b.address + b.extent * ITEMSIZE[b.code] and b.address < a.address + a.extent * ITEMSIZE[a.code]
+
+
+# ------------------------------------------------------------------------------------------------ launches
+
+
+def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int) -> list[Launch]:
+    """The launches that add a chunk to a state of so many words."""
+    key = (
+        loss.fingerprint,
+        loss.values,
+        omit,
+        words,
+        *[part[1:5] if type(part) is View else part is None for part in operands],
+    )
+    launches = device.plans.get(key)
+    if launches is None:
+        launches = _launches(device, loss, key[4:], omit, words, squares=False)
+        if words != STATE_WORDS:
+            launches += _launches(device, loss, (*key[4:8], True), omit, words, squares=True)
+        if len(device.plans) >= MOST_PLANS:
+            device.plans.clear()
+        device.plans[key] = launches
+    return launches
+
+
+def _launches(
+    device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool
+) -> list[Launch]:
+    """The launches of one kernel; an operand is a code, shape, strides and first place, or whether there is none."""
+    arrays_ = [View(0, *part, device.ordinal, None, None) for part in operands if isinstance(part, tuple)]  # type: ignore[call-arg]
+    shape = arrays_[0].shape
+    lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
+    plain = len(lengths) == 1 and all(s == (1,) for s in strides) and not any(array.first for array in arrays_)
+    codes = [operand[0] if isinstance(operand, tuple) else "" if operand else "1" for operand in operands]
+    arguments: list[Any] = []
+    places: list[int] = []
+    steps: list[int] = []
+    left = iter(zip(arrays_, strides, strict=True))
+    for operand in operands:
+        if isinstance(operand, tuple):
+            array, step = next(left)
+            places.append(len(arguments) + compiling.ARRAY_ADDRESS)
+            arguments += compiling.array(0, ITEMSIZE[array.code], array.extent)
+            steps += (*step, array.first)
+        else:
+            places.append(len(arguments))
+            arguments.append(0)
+            steps += (0,) * (len(lengths) + 1)
+    arguments += [0] * 6 if plain else [*lengths, *steps]
+    form = Form(*codes, 0 if plain else len(lengths), omit, words, squares)  # type: ignore[call-arg, arg-type]
+    return devices.launches(device, form, loss, arguments, places, math.prod(shape))
+
+
+def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream: int) -> None:
+    """Queue the kernels that add a chunk to a partial state: all of them, or none."""
+    launches = plan(partial.device, loss, operands, omit, partial.words)
+    queued = 0
+    try:
+        for one in launches:
+            partial.queue(one, operands, stream)
+            queued += 1
+    except KeyboardInterrupt:
+        for one in launches[queued:] if queued else ():  # what is queued cannot be taken back
+            partial.queue(one, operands, stream)
+        raise
+
+
+def stream_of(operands: Operands) -> int:
+    """The stream to launch on: the first that a producer names; it waits for the others."""
+    chosen = None
+    for view in operands:
+        if type(view) is View and view.stream is not None:
+            stream = _normal(view.stream)
+            if chosen is None:
+                chosen = stream
+            elif stream != chosen:
+                event = driver.Event()
+                event.record(stream)
+                event.hold(chosen)
+    return driver.LEGACY if chosen is None else chosen
+
+
+def _normal(stream: int) -> int:
+    return driver.LEGACY if stream == views.LEGACY_STREAM else stream
+
+
+class Partials:
+    """What an accumulator has seen on devices: a partial state on each."""
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        self._partials: dict[int, Partial] = {}
+        self._lock = threading.Lock()
+        self._fetched: Words | None = np.zeros(words, np.int64)  # the state, if nothing came since
+
+    def add(self, loss: Loss, operands: Operands, omit: bool) -> None:
+        """Queue an update with device arrays."""
+        if 0 in operands.labels.shape:
+            return
+        device = devices.of(operands.labels.device)
+        with self._lock, device.context:
+            stream = stream_of(operands)
+            launch(self._of(device), loss, operands, omit, stream)
+            for view in operands:
+                if type(view) is View and type(view.owner) is Kept:
+                    device.keep(view.owner, stream)
+
+    @contextmanager
+    def on(self, device: Device) -> Iterator[Partial]:
+        """The partial state on a device, to add to."""
+        with self._lock, device.context:
+            yield self._of(device)
+
+    def _of(self, device: Device) -> Partial:
+        self._fetched = None
+        partial = self._partials.get(device.ordinal)
+        if partial is None:
+            partial = self._partials[device.ordinal] = Partial(device, self._words)
+        return partial
+
+    def fetch(self) -> Words:
+        """The state, when the devices have done all updates."""
+        with self._lock:
+            if self._fetched is None:
+                state = np.zeros(self._words, np.int64)
+                for partial in self._partials.values():
+                    state = combine(state, partial.fetch())
+                self._fetched = state
+            return self._fetched
+
+
+def alone(loss: Loss, operands: Operands, words: int) -> Words:
+    """The state of one chunk without its elements with NaN, waiting for the device."""
+    if math.prod(operands.labels.shape) == 0:
+        return np.zeros(words, np.int64)
+    device = devices.of(operands.labels.device)
+    with device.context:
+        partial = Partial(device, words)
+        launch(partial, loss, operands, True, stream_of(operands))
+    return partial.fetch()
+
+
+def find_nan(operands: Operands) -> arrays.NanFoundError:
+    """The error for the first NaN among the elements that the mask keeps, from copies on the host."""
+    y, p, w, k = (views.as_host(part) if isinstance(part, View) else part for part in operands[:4])
+    return arrays.find_nan(y, COMPUTED if operands.predictions is operands.labels else p, w, k)
