@@ -205,6 +205,10 @@ class Accumulator(Mergeable):
         self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any
     ) -> Accumulator:
         """Queue a chunk of device arrays on their device."""
+        if predictions is not arrays.COMPUTED and not arrays.on_device(predictions):
+            raise TypeError(
+                "labels lies on a CUDA device, predictions in host memory, expected both in one place; copy one of them"
+            )
         updates = backend()
         operands = updates.checked(labels, predictions, weights, mask, out)
         if self._nan != "raise":

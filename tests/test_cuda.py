@@ -325,7 +325,7 @@ V = np.array([1.0, 2.0, 3.0])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda a, d: a.update(d, V), TypeError, "predictions must lie on a CUDA device"),
+        (lambda a, d: a.update(d, V), TypeError, "labels lies on a CUDA device, predictions in host memory"),
         (lambda a, d: a.update(V, d), TypeError, "predictions lies on a CUDA device"),
         (lambda a, d: a.update(d, d, V), TypeError, "weights must lie on a CUDA device"),
         (lambda a, d: a.update(V, V, d), TypeError, "weights lies on a CUDA device"),

@@ -133,11 +133,16 @@ DTYPES = [
     ("mask of str", update(V, V, mask=["True"] * 3), TypeError, "mask must be bool"),
     ("mask of object", update(V, V, mask=np.array([True, False, None])), TypeError, "mask must be bool"),
     ("mask empty", update(V, V, mask=[]), TypeError, "mask must be bool"),
-    ("labels on a device", update(OnDevice(), V), TypeError, "labels lies on a CUDA device, expected host memory"),
+    (
+        "labels on a device",
+        update(OnDevice(), V),
+        TypeError,
+        "labels lies on a CUDA device, predictions in host memory",
+    ),
     ("predictions on a device", update(V, OnDevice()), TypeError, "predictions lies on a CUDA device"),
     ("weights on a device", update(V, V, OnDevice()), TypeError, "weights lies on a CUDA device"),
     ("mask on a device", update(V, V, mask=OnDevice()), TypeError, "mask lies on a CUDA device"),
-    ("losses on a device", lambda acc: acc.update_losses(OnDevice()), TypeError, "losses lies on a CUDA device"),
+    ("losses on a device", lambda acc: acc.update_losses(OnDevice()), RuntimeError, "CUDA"),
     ("out on a device", update(V, V, out=OnDevice()), TypeError, "out must be a NumPy array, got OnDevice"),
 ]
 
