@@ -47,8 +47,8 @@ class Accumulator(Mergeable):
     Device arrays (torch, CuPy, Numba; JAX through DLPack) are read where they lie, on the stream that produces them,
     and an update waits for nothing: what it adds stays on the device until a result, the state or a copy is asked for.
     Several devices may take part; each keeps its own part until then. Only `nan="raise"` waits, to see whether to
-    raise. The bits are those of the CPU, except for a user's function that calls log, exp and their like: CUDA's own
-    are the same on one kind of device only.
+    raise. The bits are those of the CPU, except for a user's function that calls a library (`**`, sin): CUDA's own are
+    the same on one kind of device only.
 
     What the numbers mean:
 

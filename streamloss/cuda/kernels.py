@@ -36,6 +36,7 @@ from ..exact import (
     WEIGHT_SQUARES,
     WEIGHTS,
 )
+from ..formulas import compiled_form
 from .numerics import (
     constants,
     cut,
@@ -72,7 +73,8 @@ unsigned: Any = int if SIMULATED else uint64
 
 
 def compiled(formula: Callable[..., Any]) -> Any:
-    """A loss's formula, for kernels to call."""
+    """A loss's formula, for kernels to call, with logarithms and exponentials of our own."""
+    formula = compiled_form(formula)
     return numba.njit(**FLAGS)(formula) if SIMULATED else cuda.jit(device=True, forceinline=True)(formula)
 
 
