@@ -66,8 +66,8 @@ class Accumulator(Mergeable):
     6. NaN and infinite terms and weights are counted, not added: a NaN, or infinities of both signs, makes the sum
        NaN; infinities of one sign make it that infinity. Merging and subtracting stay exact even then.
 
-    An update lands whole or not at all: after any exception the state is what it was. Concurrent updates of one
-    accumulator are safe.
+    An update lands whole or not at all: after any exception the state is what it was (only KeyboardInterrupt may find
+    an update of device arrays queued already; then it lands). Concurrent updates of one accumulator are safe.
 
     Examples
     --------
