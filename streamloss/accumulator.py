@@ -291,7 +291,7 @@ class Accumulator(Mergeable):
         -------
         float
             From exact sums of squares and products, rounded once; NaN for fewer than two elements, and where a term,
-            or a square of one, is not finite.
+            or a square of one, is not finite. Squares below 2**-1022, of terms below 1e-154, lose bits or vanish.
 
         Raises
         ------
