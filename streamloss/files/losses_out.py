@@ -85,6 +85,7 @@ class NpyWriter:
         """The header comes last: its room is left free."""
         if kept is None:
             self.part.write_bytes(bytes(self.HEADER))
+            outputs.sync_names(self.part.parent)
             return
         self.rows, self.inner = kept["rows"], tuple(kept["inner"])
         size = self.HEADER + 8 * self.rows * int(np.prod(self.inner))
@@ -93,6 +94,7 @@ class NpyWriter:
         if not self.part.exists() or self.part.stat().st_size < size:
             raise ValueError(f"{self.part} is gone or cut short: the checkpoint counts on its {self.rows} losses")
         os.truncate(self.part, size)
+        outputs.sync_names(self.part.parent)
 
     @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
@@ -145,6 +147,7 @@ class ParquetWriter:
         if kept is None:
             self.discard()
             self.folder.mkdir()
+        outputs.sync_names(self.folder.parent)
         missing = [part for part in range(self.parts) if not self._part(part).exists()]
         if missing:
             raise ValueError(f"{self._part(missing[0])} is gone: the checkpoint counts on its losses")
@@ -182,7 +185,7 @@ class ParquetWriter:
     def keep(self) -> Any:
         """How many parts there are."""
         self._flush()
-        outputs.sync(self.folder)
+        outputs.sync_names(self.folder)
         return {"parts": self.parts, "rows": self.rows}
 
     @_named
