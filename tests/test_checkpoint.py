@@ -393,7 +393,8 @@ def test_a_file_that_another_run_is_writing_is_refused(arrays, tmp_path, option)
 
 
 def test_the_file_of_a_killed_run_is_free(tmp_path):
-    code = "import sys; from streamloss.files import outputs\nwith outputs.claimed(sys.argv[1]): print(flush=True); input()"
+    holding = "with outputs.claimed(sys.argv[1]): print(flush=True); input()"
+    code = f"import sys; from streamloss.files import outputs\n{holding}"
     child = subprocess.Popen(
         [sys.executable, "-c", code, tmp_path / "x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -207,13 +208,17 @@ class ParquetWriter:
 
 @contextmanager
 def _polars_writes(path: Path) -> Iterator[None]:
-    """Polars has errors of its own for a disk that is full."""
+    """Polars has errors of its own, or without a number, for a disk that is full; the system's words are in them."""
     import polars as pl
 
     try:
         yield
-    except pl.exceptions.PolarsError as error:
-        raise OSError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text = " ".join(str(error).split())
+        said = re.search(r"([^:]+) \(os error \d+\)", text)
+        raise OSError(f"cannot write {path}: {said[1].strip() if said else text}") from error
 
 
 def _series(column: Any) -> Any:
