@@ -1,5 +1,7 @@
 """Checkpoints: whatever ends a run, the next one goes on and ends with the bits of a run that nothing disturbed."""
 
+import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -64,7 +66,7 @@ def arrays(monkeypatch):
     return opened
 
 
-FILE = {"files": [{"path": "y.npy", "size": 80_000}, {"path": "z.npy", "size": 8}]}
+FILE = {"files": [{"path": "y.npy", "size": 80_000, "mtime_ns": 10**18}, {"path": "z.npy", "size": 8}]}
 Y, Z = FILE["files"]
 RUN = {"source": FILE, "labels": "y", "predictions": ["a", "b"], "weights": "w", "every": 0}
 VARIANTS = {
@@ -151,6 +153,28 @@ def test_the_running_loss_goes_on(arrays, tmp_path):
     assert third.points == second.points
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_running_loss_needs_all_rows(arrays, tmp_path, finished):
+    run = RUN | {"checkpoint": tmp_path / "run.ckpt"}
+    stop = None if finished else stopping_after(2, StoppedError)
+    with contextlib.nullcontext() if finished else pytest.raises(StoppedError):
+        streamloss.score(**run, progress=stop)
+    before = run["checkpoint"].read_bytes()
+    with pytest.raises(ValueError, match=r"run\.ckpt was written without --plot \(history\): there is no running loss"):
+        streamloss.score(**run, history=History())
+    assert run["checkpoint"].read_bytes() == before
+    assert as_bytes(streamloss.score(**run)) == as_bytes(streamloss.score(**RUN))
+
+
+def test_a_running_loss_may_be_given_up(arrays, tmp_path):
+    run = RUN | {"checkpoint": tmp_path / "run.ckpt"}
+    with pytest.raises(StoppedError):
+        streamloss.score(**run, history=History(), progress=stopping_after(2, StoppedError))
+    streamloss.score(**run)
+    with pytest.raises(ValueError, match="there is no running loss of the rows before it"):
+        streamloss.score(**run, history=History())
+
+
 def test_a_history_has_few_points_evenly_apart(arrays):
     history = History()
     for rows in range(1, 300_000, 7):
@@ -178,8 +202,16 @@ CHANGES = {
     "parameters": ({"loss": "huber(delta=2)"}, r"loss was 'squared_error', is 'huber\(delta=2.0\)'"),
     "a function": ({"loss": cubed}, "loss was 'squared_error', is 'cubed [0-9a-f]{16}'"),
     "policy": ({"nan": "propagate"}, "nan was 'omit', is 'propagate'"),
-    "standard error": ({"stderr": True}, "stderr was False, is True"),
+    "standard error": ({"stderr": True}, "was written without standard errors .* and this run is with them"),
     "losses": ({"losses_out": "l.npy"}, "losses_out was None, is '.*l.npy'"),
+    "a later file": (
+        {"source": {"files": [Y | {"mtime_ns": 10**18 + 10**10}, Z]}},
+        r"y.npy has changed: it was last written on 2001-09-\d\d \d\d:\d\d:40, and now on 2001-09-\d\d \d\d:\d\d:50$",
+    ),
+    "a file a moment later": (
+        {"source": {"files": [Y | {"mtime_ns": 10**18 + 1}, Z]}},
+        r"last written on 2001-.*:40\.000000000, and now on 2001-.*:40\.000000001$",
+    ),
     "changed data": ({"source": {"files": [Y | {"size": 9}, Z]}}, "y.npy has changed: size was 80000, is 9"),
     "more files": ({"source": {"files": [Y, Z, {"path": "x"}]}}, "x was not among its files"),
     "fewer files": ({"source": {"files": [Z]}}, "it read y.npy"),
@@ -295,7 +327,129 @@ def test_the_last_steps_may_be_cut_short_anywhere(arrays, tmp_path, monkeypatch,
     assert len(os.listdir(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("suffix", [None, ".npy", ".parquet"])
+@pytest.mark.parametrize("step", ["placed", "saved", "discard"])
+def test_ctrl_c_in_the_last_steps_takes_nothing_back(arrays, tmp_path, monkeypatch, suffix, step):
+    from streamloss.files import checkpoint, losses_out
+
+    run = RUN | {"checkpoint": tmp_path / "run.ckpt", "every": 1e9 if suffix else 0}
+    if suffix:
+        run["losses_out"] = tmp_path / f"losses{suffix}"
+    writer = losses_out.NpyWriter if suffix == ".npy" else losses_out.ParquetWriter
+    save, finish, discard = checkpoint.Checkpoint.save, writer.finish, writer.discard
+
+    def interrupted(function):
+        def call(self, *arguments):
+            function(self, *arguments)
+            if step != "saved" or arguments[0].finished:
+                patch.undo()
+                raise KeyboardInterrupt
+
+        return call
+
+    with monkeypatch.context() as patch:
+        if step == "saved" or not suffix:
+            step = "saved"
+            patch.setattr(checkpoint.Checkpoint, "save", interrupted(save))
+        elif step == "placed":
+            patch.setattr(writer, "finish", interrupted(finish))
+        else:
+            begun = []
+            patch.setattr(writer, "discard", lambda self: interrupted(discard)(self) if begun else discard(self))
+            patch.setattr(writer, "finish", lambda self: (finish(self), begun.append(self)))
+        with pytest.raises(KeyboardInterrupt):
+            streamloss.score(**run)
+    assert stored.unpack(run["checkpoint"].read_bytes())[1]["finished"] == (step != "placed")
+    assert as_bytes(streamloss.score(**run)) == as_bytes(streamloss.score(**RUN))
+    assert stored.unpack(run["checkpoint"].read_bytes())[1]["finished"]
+    assert sorted(os.listdir(tmp_path)) == sorted(
+        path.name for path in map(run.get, ("checkpoint", "losses_out")) if path
+    )
+    if suffix:
+        streamloss.score(**RUN, losses_out=tmp_path / f"expected{suffix}")
+        assert run["losses_out"].read_bytes() == (tmp_path / f"expected{suffix}").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------- two at once
+
+
+@pytest.mark.parametrize("option", ["checkpoint", "losses_out"])
+def test_a_file_that_another_run_is_writing_is_refused(arrays, tmp_path, option):
+    path, told = tmp_path / "x.npy", []
+    run = RUN | {option: path}
+
+    def second(progress):
+        before = {each: each.read_bytes() for each in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match=r"x\.npy is in use by another run$"):
+            streamloss.score(**run)
+        assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
+        told.append(progress.rows)
+
+    expected = as_bytes(streamloss.score(**RUN))
+    assert as_bytes(streamloss.score(**run, progress=second)) == expected
+    assert told[-1] == ROWS
+    assert os.listdir(tmp_path) == ["x.npy"]
+    assert as_bytes(streamloss.score(**run)) == expected
+
+
+def test_the_file_of_a_killed_run_is_free(tmp_path):
+    holding = "with outputs.claimed(sys.argv[1]): print(flush=True); input()"
+    code = f"import sys; from streamloss.files import outputs\n{holding}"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "x"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"\n"
+    with pytest.raises(ValueError, match="x is in use by another run"):
+        outputs.check(tmp_path / "x")
+    child.kill()
+    child.communicate()
+    assert os.listdir(tmp_path) == [".x.lock"]
+    outputs.check(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_lock_that_its_owner_has_removed_is_none(tmp_path, monkeypatch):
+    """Between opening the file and locking it, another run may end, and a third begin."""
+    flock, others = fcntl.flock, contextlib.ExitStack()
+
+    def late(file, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        (tmp_path / ".x.lock").unlink()
+        others.enter_context(outputs.claimed(tmp_path / "x"))
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with others, pytest.raises(ValueError, match="in use"):
+        outputs.check(tmp_path / "x")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("missing", ["system", "file system"])
+def test_without_locks_there_are_none(arrays, tmp_path, monkeypatch, missing):
+    def unsupported(*args):
+        raise OSError(95, "Operation not supported")
+
+    if missing == "system":
+        monkeypatch.setattr(outputs, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", unsupported)
+    streamloss.score(**RUN, checkpoint=tmp_path / "run.ckpt", losses_out=tmp_path / "losses.npy")
+    assert sorted(os.listdir(tmp_path)) == ["losses.npy", "run.ckpt"]
+
+
 # ------------------------------------------------------------------------------------------- writing
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+def test_the_disk_keeps_the_name_of_the_losses_before_a_checkpoint_counts_on_them(
+    arrays, tmp_path, monkeypatch, suffix
+):
+    synced, losses = [], tmp_path / "losses"
+    losses.mkdir()
+    sync = outputs.sync
+    monkeypatch.setattr(outputs, "sync", lambda path: (synced.append(path), sync(path)))
+    streamloss.score(**RUN, checkpoint=tmp_path / "run.ckpt", losses_out=losses / f"l{suffix}")
+    assert losses in synced[: synced.index(outputs.temporary(tmp_path / "run.ckpt"))]
 
 
 def test_what_killed_runs_leave_does_not_pile_up(arrays, tmp_path):

@@ -45,7 +45,7 @@ class Kept(NamedTuple):
         """Read what `to_bytes` wrote; ValueError for anything else."""
         kind, header, words = stored.unpack(data)
         if kind != KIND:
-            raise ValueError(f"it holds an {kind}, expected a checkpoint")
+            raise ValueError(f"it is of kind {kind!r}, expected {KIND!r}")
         results = Results.from_bytes(words.astype("<i8").tobytes()[: header["results"]], loss=loss)
         return cls(**header | {"position": Position(*header["position"]), "results": results})
 
@@ -68,20 +68,36 @@ class Checkpoint:
         self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
         self._next = time.monotonic() + every
 
-    def load(self, loss: Loss) -> Kept | None:
+    def load(self, loss: Loss, *, with_history: bool = False) -> Kept | None:
         """What an earlier run has left, None if there is nothing; ValueError if it was another or is damaged."""
         if not self.path.exists():
             return None
         kind, header, _ = read(self.path, stored.unpack)
-        changes = self._changes(header.get("run", {})) if kind == KIND else []
+        if kind == KIND:
+            self._check(header.get("run", {}), has_history=header.get("history") is not None or not with_history)
+        return read(self.path, lambda data: Kept.from_bytes(data, None if loss.is_builtin else loss))
+
+    def _check(self, run: dict[str, Any], *, has_history: bool) -> None:
+        """Refuse another run; the standard errors, which --plot asks for unseen, come last."""
+        changes = self._changes(run)
         if changes:
             raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:SHOWN])}")
-        return read(self.path, lambda data: Kept.from_bytes(data, None if loss.is_builtin else loss))
+        if not has_history:
+            raise ValueError(
+                f"{self.path} was written without --plot (history): there is no running loss of the rows before it"
+            )
+        if run.get("stderr") != self.run.get("stderr"):
+            was, now = ("with", "without") if run.get("stderr") else ("without", "with")
+            raise ValueError(
+                f"{self.path} was written {was} standard errors (--stderr, and --plot has them, too),"
+                f" and this run is {now} them"
+            )
 
     def _changes(self, run: dict[str, Any]) -> list[str]:
         """What was asked for and is not now; and only if it is the same, what has changed in what is read."""
-        was, now = ({name: value for name, value in each.items() if name != "source"} for each in (run, self.run))
-        return [*differences(was, now)] or [*differences(run.get("source"), self.run["source"])]
+        apart = ("source", "stderr")
+        was, now = ({name: value for name, value in each.items() if name not in apart} for each in (run, self.run))
+        return [*differences(was, now)] or [*differences(run.get("source"), self.run.get("source"))]
 
     @property
     def is_due(self) -> bool:
@@ -106,6 +122,8 @@ def differences(was: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from changed
     elif _are_files(was) and _are_files(now):
         yield from _differing_files(was, now)
+    elif was != now and name == "mtime_ns" and was and now:
+        yield "it was last written on {}, and now on {}".format(*_times(was, now))
     elif was != now:
         yield f"{name} was {_short(was)}, is {_short(now)}"
 
@@ -135,6 +153,14 @@ def _are_files(value: Any) -> bool:
 
 def _listed(paths: Sequence[str]) -> str:
     return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+
+
+def _times(*times: int) -> list[str]:
+    """Nanoseconds since 1970 as local time; with fractions of seconds if it takes them to tell the times apart."""
+    texts = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each // 10**9)) for each in times]
+    if len(set(texts)) == len(texts):
+        return texts
+    return [f"{text}.{each % 10**9:09d}" for text, each in zip(texts, times, strict=True)]
 
 
 def _short(value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,6 +86,7 @@ class NpyWriter:
         """The header comes last: its room is left free."""
         if kept is None:
             self.part.write_bytes(bytes(self.HEADER))
+            outputs.sync_names(self.part.parent)
             return
         self.rows, self.inner = kept["rows"], tuple(kept["inner"])
         size = self.HEADER + 8 * self.rows * int(np.prod(self.inner))
@@ -93,6 +95,7 @@ class NpyWriter:
         if not self.part.exists() or self.part.stat().st_size < size:
             raise ValueError(f"{self.part} is gone or cut short: the checkpoint counts on its {self.rows} losses")
         os.truncate(self.part, size)
+        outputs.sync_names(self.part.parent)
 
     @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
@@ -145,6 +148,7 @@ class ParquetWriter:
         if kept is None:
             self.discard()
             self.folder.mkdir()
+        outputs.sync_names(self.folder.parent)
         missing = [part for part in range(self.parts) if not self._part(part).exists()]
         if missing:
             raise ValueError(f"{self._part(missing[0])} is gone: the checkpoint counts on its losses")
@@ -182,7 +186,7 @@ class ParquetWriter:
     def keep(self) -> Any:
         """How many parts there are."""
         self._flush()
-        outputs.sync(self.folder)
+        outputs.sync_names(self.folder)
         return {"parts": self.parts, "rows": self.rows}
 
     @_named
@@ -204,13 +208,17 @@ class ParquetWriter:
 
 @contextmanager
 def _polars_writes(path: Path) -> Iterator[None]:
-    """Polars has errors of its own for a disk that is full."""
+    """Polars has errors of its own, or without a number, for a disk that is full; the system's words are in them."""
     import polars as pl
 
     try:
         yield
-    except pl.exceptions.PolarsError as error:
-        raise OSError(f"cannot write {path}: {' '.join(str(error).split())}") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text = " ".join(str(error).split())
+        said = re.search(r"([^:]+) \(os error \d+\)", text)
+        raise OSError(f"cannot write {path}: {said[1].strip() if said else text}") from error
 
 
 def _series(column: Any) -> Any:

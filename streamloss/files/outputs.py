@@ -7,6 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  # this system has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 def temporary(path: Path) -> Path:
@@ -16,6 +22,15 @@ def temporary(path: Path) -> Path:
 
 def check(path: str | os.PathLike[str]) -> Path:
     """The path, if a file can be put there; OSError, before anything is computed, if not."""
+    with claimed(path) as checked:
+        return checked
+
+
+@contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """The path, checked, for this run alone until it ends; ValueError where another run has it."""
+    if not os.fspath(path):
+        raise ValueError("cannot write '': the name of the file is empty")
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a directory")
@@ -23,13 +38,47 @@ def check(path: str | os.PathLike[str]) -> Path:
         raise OSError(f"cannot write {path}: it is no regular file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+    lock = path.with_name(f".{path.name}.lock")
     with naming(path):
-        probe = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        file = _locked(lock)
+    if file is None:
+        raise ValueError(f"{path} is in use by another run")
+    try:
+        yield path
+    finally:
+        if fcntl is not None:
+            lock.unlink(missing_ok=True)
+        file.close()
+
+
+def _locked(lock: Path) -> IO[bytes] | None:
+    """The file, locked until it is closed or the process ends; None where another has it.
+
+    The owner removes the file before it closes it, so a lock counts only while the file has its name.
+    """
+    while True:
+        file = lock.open("ab")
+        if fcntl is None:
+            file.close()
+            lock.unlink(missing_ok=True)
+            return file
         try:
-            probe.open("xb").close()
-        finally:
-            probe.unlink(missing_ok=True)
-    return path
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:  # a file system without locks
+            return file
+        if _has_name(file, lock):
+            return file
+        file.close()
+
+
+def _has_name(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -60,12 +109,17 @@ def place(new: Path, path: Path) -> None:
     """Rename a file; after a power loss there is the old one or the new one."""
     sync(new)
     os.replace(new, path)
+    sync_names(path.parent)
+
+
+def sync_names(folder: Path) -> None:
+    """Have the disk keep the names in a folder."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
-        sync(path.parent)
+        sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Have the disk keep a file, or the names in a folder."""
+    """Have the disk keep a file."""
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -49,7 +49,7 @@ class Results(NamedTuple):
         if kind in KINDS:
             return cls(_named(header, [KINDS[kind].from_bytes(data, loss=loss)]), _texts(header.get("by", [])))
         if kind != SEVERAL:
-            raise ValueError(f"it holds a {kind}, expected the state of an accumulator")
+            raise ValueError(f"it is of kind {kind!r}, expected the state of an accumulator")
         whole, parts, start = words.astype("<i8").tobytes(), [], 0
         for size in header["sizes"]:
             part = whole[start : start + size]

@@ -35,7 +35,7 @@ class Run:
         self.checkpoint: Checkpoint | None = None
         self.losses: Writer | None = None
         self.position = Position()
-        self._whole = True  # between batches
+        self._whole = True  # whether there is something to keep: between batches
 
     def go(self, tell: Callable[[], object], name: str) -> None:
         """Read all that is left; after each batch `tell` is called."""
@@ -64,7 +64,8 @@ class Run:
 
     def _resume(self) -> bool:
         """Take up what an earlier run has left; returns whether nothing is left to do."""
-        kept = None if self.checkpoint is None else self.checkpoint.load(self.results.first.loss)
+        loss, with_history = self.results.first.loss, self.history is not None
+        kept = None if self.checkpoint is None else self.checkpoint.load(loss, with_history=with_history)
         if kept is not None:
             self.results.merge(kept.results)
             self.position = kept.position
@@ -90,6 +91,8 @@ class Run:
             self.history.add(self.position.rows, self._accumulators)
         if self.losses is not None:
             self._save()
+        self._whole = False  # from here on, what a checkpoint says may not be taken back
+        if self.losses is not None:
             self.losses.finish()
         self._save(finished=True)
         if self.losses is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack, overload
 
@@ -129,7 +130,8 @@ def score(
         If a file cannot be opened or written.
     ValueError
         For a file that is damaged, empty or of an unknown kind, a column that is not there, shapes that do not fit;
-        and for a checkpoint that is damaged or belongs to another run, to other files, or to files that have changed.
+        for a `checkpoint` or `losses_out` that another run is using; and for a checkpoint that is damaged or belongs
+        to another run, to other files, or to files that have changed.
     TypeError
         For a column or an array that does not hold numbers.
 
@@ -147,18 +149,21 @@ def score(
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     make = GroupedAccumulator if keys else Accumulator
     made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # refuses what it does not know
-    losses_path = None if losses_out is None else outputs.check(losses_out)
-    checkpoint_path = None if checkpoint is None else outputs.check(checkpoint)
-    opened = _open(source, labels, wanted, weights, keys)
-    names = opened.columns.predictions
-    if len(set(names)) < len(names):
-        raise ValueError(f"predictions must be different ones, got {', '.join(names)}")
-    run = Run(opened, Results(dict(zip(names, made, strict=True)), opened.columns.by), history)
-    if losses_path is not None:
-        run.losses = open_writer(losses_path, opened.columns)
-    if checkpoint_path is not None:
-        run.checkpoint = Checkpoint(checkpoint_path, _description(run, losses_path), every)
-    run.go(lambda: None if progress is None else progress(_progress(run)), _name(labels if source is None else source))
+    with ExitStack() as claims:
+        losses_path, checkpoint_path = (
+            None if path is None else claims.enter_context(outputs.claimed(path)) for path in (losses_out, checkpoint)
+        )
+        opened = _open(source, labels, wanted, weights, keys)
+        names = opened.columns.predictions
+        if len(set(names)) < len(names):
+            raise ValueError(f"predictions must be different ones, got {', '.join(names)}")
+        run = Run(opened, Results(dict(zip(names, made, strict=True)), opened.columns.by), history)
+        if losses_path is not None:
+            run.losses = open_writer(losses_path, opened.columns)
+        if checkpoint_path is not None:
+            run.checkpoint = Checkpoint(checkpoint_path, _description(run, losses_path), every)
+        name = _name(labels if source is None else source)
+        run.go(lambda: None if progress is None else progress(_progress(run)), name)
     found: Any = run.results.found  # all of one type
     return found if several else run.results.first
 
