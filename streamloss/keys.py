@@ -7,6 +7,7 @@ mix in one column: "1" and 1 are never taken for one key, nor silently for two.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ FEW = 1 << 10  # integers this close together are their own codes
 TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
 NULL = -1
+TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 
 
 class Coded(NamedTuple):
@@ -107,7 +109,9 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
     if kind in "mMV" or (kind == "f" and array.dtype.itemsize > 8):
         if kind != "M":
             raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")
+        array = array.astype("M8[s]") if np.datetime_data(array.dtype)[0] in ("h", "m") else array
         array, kind = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object), "O"
+        array = np.frompyfunc(timestamp, 1, 1)(array)
         array[array == ""] = None
     if kind in "biu":
         found, codes = number(array)
@@ -191,8 +195,17 @@ def form(value: Any) -> Any:
         if isinstance(value, plain):
             return plain(value)
     if hasattr(value, "isoformat"):
-        return value.isoformat()
+        return timestamp(value.isoformat())
     return value
+
+
+def timestamp(text: str) -> str:
+    """A time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
+    match = TIME.fullmatch(text)
+    if match is None:
+        return text
+    day, clock, fraction, zone = match.groups(default="")
+    return f"{day}T{clock}{fraction.rstrip('0').rstrip('.')}{'+00:00' if zone == 'Z' else zone}"
 
 
 def kinds_of(found: list[Key]) -> tuple[str | None, ...]:

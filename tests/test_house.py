@@ -38,7 +38,7 @@ LAYERS = [
         "files.outputs",
         "compat._streams",
     },
-    {"files.coding", "files.columns", "files.members", "files.paths"},
+    {"files.coding", "files.columns", "files.inference", "files.members", "files.paths"},
     {"files.arrays", "files.part"},
     {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
     {"files.npz", "files.remote", "files.zarr"},

@@ -8,6 +8,7 @@ import random
 import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
@@ -24,7 +25,7 @@ from streamloss.files import arrays, parquet, part, text
 from streamloss.files.ahead import ahead
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
-from streamloss.keys import Coded
+from streamloss.keys import Coded, read
 
 START = Position()
 
@@ -464,6 +465,19 @@ def make_wrong(folder):
         (folder / place).mkdir(parents=True)
         good.write_parquet(folder / place / "a.parquet")
     os.mkfifo(folder / "pipe.csv")
+    good.with_columns(name=None).write_parquet(folder / "null.parquet")
+    (folder / "both_hive" / "k=1").mkdir(parents=True)
+    good.with_columns(k=2).write_parquet(folder / "both_hive" / "k=1" / "a.parquet")
+    (folder / "pipe_.csv").write_text('y,p,k\n1,2,5" pipe\n3,4,b\n')
+    (folder / "quote.csv").write_text("y,p,k\n" + "1,2,3\n" * 20_000 + '1,2,5" pipe\n' + "1,2,3\n" * 10)
+    (folder / "quotes.csv").write_text('y,p,k\n1,2,5" pipe\n3,x,6" pipe\n')
+    (folder / "blank.csv").write_text("\n\n\n")
+    (folder / "short.csv").write_text("y,p\n" + "1,2\n" * 20_000 + "1\n" + "1,2\n" * 10)
+    (folder / "few.csv").write_text('y,p,k\n1,2,"a,b,c"\n1,2\n1,2,3\n')
+    (folder / "repeated.csv").write_text("y,p,y\n1,2,3\n")
+    (folder / "word.ndjson").write_text('{"y":1,"p":2}\n{"y":"one","p":2}\n')
+    odd = pl.DataFrame({"y": [1.0], "p": [1.0], "d": [timedelta(1)]})
+    odd.write_parquet(folder / "odd.parquet")
     make_wrong_arrays(folder)
 
 
@@ -474,6 +488,8 @@ def make_wrong_arrays(folder):
         "short": zeros[:3],
         "wide": np.zeros((4, 2)),
         "names": np.array(["a"] * 4),
+        "m8": np.arange(4).astype("m8[s]"),
+        "bytes": np.array([b"a", b"\xff", b"b", b"c"]),
     }.items():
         np.save(folder / f"{name}.npy", values)
     np.save(folder / "objects.npy", np.array([{}, None, 1, 2], object), allow_pickle=True)
@@ -505,6 +521,7 @@ def files(labels, predictions=None, weights=None, by=()):
 
 
 GONE = FileNotFoundError
+LARGE = pl.DataFrame({"y": [1.0], "p": [1.0], "i": [2**63]}, schema_overrides={"i": pl.Int128})
 WRONG = {
     "no such file": (table("missing.parquet"), GONE, "no such file: missing.parquet"),
     "no such file in a list": (table(["t.parquet", "missing.parquet"]), GONE, "no such file: missing.parquet"),
@@ -561,7 +578,54 @@ WRONG = {
         TypeError,
         "column 'name' of t.parquet must hold numbers for labels, got String",
     ),
-    "text in CSV": (table("word.csv"), TypeError, "column 'y' of word.csv must hold numbers for labels, got String"),
+    "text in CSV": (table("word.csv"), ValueError, "line 4 of word.csv cannot be read: could not parse `x1`"),
+    "lone quote": (table("pipe_.csv"), ValueError, 'line 2 of pipe_.csv cannot be read: it has a quote (") that no'),
+    "lone quote, late": (table("quote.csv"), ValueError, "line 20002 of quote.csv cannot be read: "),
+    "two lone quotes": (table("quotes.csv"), ValueError, "line 2 of quotes.csv cannot be read: it has a quote"),
+    "blank lines only": (table("blank.csv"), ValueError, "blank.csv has no header: it begins with 3 bytes of blank"),
+    "too few fields": (table("short.csv"), ValueError, "line 20002 of short.csv cannot be read: 1 fields, expected 2"),
+    "too few quoted fields": (
+        table("few.csv", "y", "y", by=["k"]),
+        ValueError,
+        "line 3 of few.csv cannot be read: 2 fields, expected 3",
+    ),
+    "repeated column": (table("repeated.csv"), ValueError, "repeated.csv has several columns 'y', of which one is"),
+    "repeated column of pandas": (
+        table(pl.DataFrame({"y": [1.0], "p": [1.0]}).to_pandas()[["y", "p", "y"]]),
+        ValueError,
+        "the DataFrame has several columns 'y'",
+    ),
+    "text in NDJSON": (table("word.ndjson"), ValueError, "line 2 of word.ndjson cannot be read: cannot parse 'one'"),
+    "durations": (
+        table("odd.parquet", by=["d"]),
+        TypeError,
+        "column 'd' of odd.parquet must hold plain values for by, got Duration",
+    ),
+    "large integers": (
+        table(LARGE, by=["i"]),
+        ValueError,
+        "column 'i' of the DataFrame for by: keys must be integers of at most 64 bits, got 9223372036854775808",
+    ),
+    "durations in .npy": (
+        files("y.npy", by=["m8.npy"]),
+        TypeError,
+        "keys must be numbers, bools, text or times, got dtype timedelta64[s] in m8.npy",
+    ),
+    "bytes that are no UTF-8": (
+        files("y.npy", by=["bytes.npy"]),
+        ValueError,
+        "keys of bytes must be UTF-8, got b'\\xff' in bytes.npy",
+    ),
+    "a key twice": (
+        table("both_hive", by=["k"]),
+        ValueError,
+        "'k' for by is both a column of both_hive/k=1/a.parquet and a key of its directories, k=1",
+    ),
+    "kinds of keys": (
+        table(["null.parquet", "t.parquet", "numbered.parquet"], by=["name"]),
+        TypeError,
+        "column 'name' for by is String in t.parquet but Int32 in numbered.parquet",
+    ),
     "computed text": (table("t.csv", "upper(name)"), TypeError, "column 'upper(name)' of t.csv must hold numbers"),
     "mixed": (
         table(["t.parquet", "text.parquet"]),
@@ -740,7 +804,7 @@ def test_directories_and_patterns_are_read_in_sorted_order(tmp_path):
 def test_partition_keys_are_numbers_only_if_all_are(tmp_path):
     for place in ("k=1/s=07/n=a%20b", "k=2/s=x/n=__HIVE_DEFAULT_PARTITION__"):
         (tmp_path / place).mkdir(parents=True)
-        pl.DataFrame({"y": [1.0], "k": [9]}).write_parquet(tmp_path / place / "0.parquet")
+        pl.DataFrame({"y": [1.0]}).write_parquet(tmp_path / place / "0.parquet")
     source = open_source(tmp_path, "y", ["k + 1"], by=["k", "s", "n"])
     batches = list(source.batches(START))
     assert [batch.predictions[0].tolist() for batch in batches] == [[2.0], [3.0]]
@@ -801,6 +865,8 @@ def test_keys_of_every_type(tmp_path, kind):
     frame = pl.concat(batches)
     for i, name in enumerate(KEYS):
         want = [None if value is None else str(value) for value in frame[name].cast(pl.String).to_list()]
+        if name == "time":
+            want = [None if value is None else read(np.array([value]), 1).keys[0] for value in frame[name].to_list()]
         if name == "bool":
             want = [None if value is None else value.capitalize() for value in want]
         assert [row[i] for row in found] == want, name
@@ -825,7 +891,7 @@ ODD = {
     "crlf": 'y,s\r\n1,"a\r\nb"\r\n2,c\r\n3,d\r\n',
     "no end": "y,s\n1,a\n2,b",
     "quoted header": '"y","s\nt"\n1,a\n2,b\n3,c\n',
-    "missing": "y,s\n1,\nNA,b\n,c\n4\n5,d\n",
+    "missing": "y,s\n1,\nNA,b\n,c\n4,\n5,d\n",
     "letters": "y,s\n1,äöü\n2,日本語\n3,\N{GRINNING FACE}\n",
 }
 
@@ -842,6 +908,71 @@ def test_a_file_of_lines_may_be_cut_at_any_byte(tmp_path, name, packing, monkeyp
         source = open_source(path, "y", "y", by=['"s\nt"' if name == "quoted header" else "s"])
         assert np.array_equal(labels(source), expected[0], equal_nan=True)
         assert [key for (key,) in score(source)[1]] == expected[1]
+
+
+def test_numbers_look_alike_in_the_first_records_and_later(tmp_path):
+    odd = ["+1", " 1", "Infinity", "NAN", "#N/A", "<NA>", "-inf", "1e5"]
+    early = [f"{value},{value}\n" for value in odd]
+    late = ["1,1\n"] * 20_000
+    for name, lines in (("early.csv", early + late), ("late.csv", late + early)):
+        (tmp_path / name).write_text("y,p\n" + "".join(lines))
+        found = np.sort(labels(open_source(tmp_path / name, "y", "p")))
+        assert np.array_equal(found, [-math.inf, *[1.0] * 20_002, 1e5, math.inf, *[math.nan] * 3], equal_nan=True)
+
+
+@pytest.mark.parametrize("late", [20_000, 200_000])
+def test_numbers_of_ndjson_may_become_floats_at_any_record(tmp_path, late):
+    path = tmp_path / "t.ndjson"
+    path.write_text('{"y":1,"p":2,"x":1}\n' * late + '{"y":1.5,"p":2,"x":{"a":[1]}}\n{"y":2,"p":2,"x":"text"}\n')
+    assert labels(open_source(path, "y", "p"))[late:].tolist() == [1.5, 2.0]
+    path.write_text('{"y":1,"p":2,"x":{"a":[1]}}\n{"y":1.5,"p":2,"x":"text"}\n{"y":2,"p":2,"x":3}\n')
+    assert labels(open_source(path, "y", "p")).tolist() == [1.0, 1.5, 2.0]
+
+
+def test_keys_with_leading_zeros_are_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("y,zip,n\n1,00501,1\n2,501,2\n3,0,3\n4,90210,4\n")
+    assert score(open_source(path, "y", "y", by=["zip", "n"]))[1] == [
+        ("00501", "1"),
+        ("501", "2"),
+        ("0", "3"),
+        ("90210", "4"),
+    ]
+    assert labels(open_source(path, "zip", "y")).tolist() == [501.0, 501.0, 0.0, 90210.0]
+
+
+def test_a_file_of_text_may_be_compared_with_text(tmp_path):
+    (tmp_path / "t.csv").write_text("y,s\n1,a\n2,b\n")
+    assert labels(open_source(tmp_path / "t.csv", "case when s = 'a' then y else 7 end", "y")).tolist() == [1.0, 7.0]
+
+
+# --------------------------------------------------------------------------------- times
+
+TIMES = [datetime(2020, 1, 1), datetime(2020, 1, 1, 12, 30, 15, 500_000), None, datetime(1969, 12, 31, 23, 59, 59, 1)]
+ONE_FORM = ["2020-01-01T00:00:00", "2020-01-01T12:30:15.5", None, "1969-12-31T23:59:59.000001"]
+TIMED = {
+    **{kind: TABLES[kind] for kind in ("parquet", "csv", "ndjson", "arrow", "DataFrame", "pandas", "arrow table")},
+    "csv of pandas": written("t.csv", lambda frame, path: frame.to_pandas().to_csv(path, index=False)),
+    "nanoseconds": lambda folder, frame: frame.cast({"t": pl.Datetime("ns")}),
+    "mappings": lambda folder, frame: iter([{"y": frame["y"].to_numpy(), "t": frame["t"].to_numpy()}]),
+}
+
+
+@pytest.mark.parametrize("kind", TIMED)
+def test_a_time_is_one_key_however_it_is_stored(tmp_path, kind):
+    frame = pl.DataFrame({"y": [1.0, 2.0, 3.0, 4.0], "t": TIMES})
+    assert [key for (key,) in score(open_source(TIMED[kind](tmp_path, frame), "y", "y", by=["t"]))[1]] == ONE_FORM
+
+
+@pytest.mark.parametrize("unit", ["h", "m", "s", "ms", "us", "ns"])
+def test_a_time_in_an_array_is_the_same_key(tmp_path, unit):
+    times = np.array(["2020-01-01", "2020-01-01T12", "NaT"], f"M8[{unit}]")
+    np.save(tmp_path / "t.npy", times)
+    keys = ["2020-01-01T00:00:00", "2020-01-01T12:00:00", None]
+    assert [key for (key,) in score(open_source(None, np.ones(3), np.ones(3), by=[tmp_path / "t.npy"]))[1]] == keys
+    for column in (times, [None if each is None else each for each in times.astype("M8[us]").tolist()]):
+        found = read(np.array(column, object) if isinstance(column, list) else column, 3)
+        assert [found.keys[code] for code in found.codes] == keys
 
 
 # --------------------------------------------------------------------------------- URLs
@@ -864,7 +995,7 @@ def server(tmp_path):
                 self.send_error(404)
                 return
             data, status = path.read_bytes(), 200
-            wanted = self.headers.get("Range")
+            wanted = None if "no-ranges" in self.path else self.headers.get("Range")
             tag = str(hash(data))
             size = len(data)
             if wanted:
@@ -907,6 +1038,8 @@ def test_urls(tmp_path, sample, server, small, kind):
     assert open_source(f"{server}/{path.name}", "y", ["p"], by=["s"]).identity == before
     TABLES[kind](tmp_path, frame.with_columns(p=pl.lit(0.5)))
     assert open_source(f"{server}/{path.name}", "y", ["p"], by=["s"]).identity != before
+    with pytest.raises(ValueError, match=r"the server of http\S+ does not support range requests"):
+        open_source(f"{server}/{path.name}?no-ranges", "y", "p")
     with pytest.raises(OSError, match="cannot be reached: HTTP Error 404"):
         open_source(f"{server}/missing.parquet", "y", "p")
 

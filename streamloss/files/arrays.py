@@ -94,7 +94,7 @@ class Arrays:
                     _read(operands.labels, box),
                     tuple(_read(each, box) for each in operands.predictions),
                     None if operands.weights is None else _read(operands.weights, box),
-                    tuple(key.encode(_read(each, box)) for key, each in zip(keys, operands.by, strict=True)),
+                    tuple(key.encode(_read(each, box), each.name) for key, each in zip(keys, operands.by, strict=True)),
                     end,
                     partial(_place, box),
                 )
@@ -122,7 +122,7 @@ class Keys:
     def __init__(self) -> None:
         self._coder: Any = None
 
-    def encode(self, values: Any) -> Any:
+    def encode(self, values: Any, name: str) -> Any:
         """What `GroupedAccumulator.update` takes."""
         if np.asarray(values).dtype.kind in "biuf":
             return values
@@ -134,7 +134,12 @@ class Keys:
                     f"keys of text are coded with Polars: pip install 'streamloss[cli]' ({error})"
                 ) from error
             self._coder = Coder()
-        return self._coder.encode_array(np.asarray(values))
+        try:
+            return self._coder.encode_array(np.asarray(values))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"keys of bytes must be UTF-8, got {error.object!r:.80} in {name}") from error
+        except TypeError as error:
+            raise TypeError(f"{error} in {name}") from error
 
 
 def boxes(shape: tuple[int, ...], order: str, chunks: tuple[int, ...]) -> Iterator[Box]:
@@ -201,6 +206,8 @@ def check(operands: Operands) -> None:
             f" got weights of shape {tuple(weights.array.shape)} in {weights.name} for labels of shape {shape}"
         )
     for each in by:
+        if getattr(each.array.dtype, "kind", "i") not in "biufSUTOM":
+            raise TypeError(f"keys must be numbers, bools, text or times, got dtype {each.array.dtype} in {each.name}")
         if tuple(each.array.shape) != shape[:1] or not shape:
             raise ValueError(
                 f"keys must have one dimension, as long as the first of labels, got {tuple(each.array.shape)}"

@@ -16,7 +16,7 @@ import polars as pl
 from numba import types, uint64
 
 from .._jit import Kernel
-from ..keys import Coded
+from ..keys import Coded, timestamp
 
 Words = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int32]
@@ -24,6 +24,7 @@ Codes = npt.NDArray[np.int32]
 # Two odd constants with bits all over: in the upper bits of a product all bits of its factors arrive.
 SPREAD, MIX, HALF, STEP = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 32, 1))
 MOST_CATEGORIES = 1 << 16  # with more of them, the text itself is coded
+COARSE = ("Y", "M", "W", "h", "m", "s")  # units of times that Polars does not have
 INLINE = 12  # bytes of text that Arrow's string view holds itself; of longer text it holds a place in this batch
 
 
@@ -41,7 +42,7 @@ class Coder:
         """The keys of a batch: an ndarray, masked where a number is null, or Coded."""
         dtype = series.dtype
         if dtype in (pl.Int128, pl.UInt128):
-            return self.encode(series.cast(pl.Int64))
+            return self.encode(_narrowed(series))
         if dtype == pl.Boolean or dtype.is_integer() or dtype.is_float():
             return _numbers(series)
         if dtype == pl.Null:
@@ -55,7 +56,7 @@ class Coder:
             numbering = Numbering()
         present = np.empty(0, np.bool_) if series.null_count() == 0 else series.is_not_null().to_numpy()
         codes, firsts = numbering.number(words, present)
-        new = series.gather(firsts).cast(pl.String).to_list()
+        new = _texts(series.gather(firsts))
         numbering.codes += [self._code_of(value) for value in new]
         return Coded(numbering.renumbered(codes), self.values)
 
@@ -70,21 +71,26 @@ class Coder:
         new = [code for code in np.flatnonzero(present).tolist() if self._categories[code] is None]
         if new:
             found, firsts = np.unique(codes, return_index=True)
-            texts = series.gather(firsts).cast(pl.String).to_list()
+            texts = _texts(series.gather(firsts))
             self._categories = [*self._categories]  # the old list may be in use
             for code, text in zip(found.tolist(), texts, strict=True):
                 if code >= 0:
-                    self._categories[code] = text
+                    self._categories[code] = timestamp(text)
         return Coded(codes, self._categories)
 
     def encode_array(self, values: npt.NDArray[Any]) -> Any:
         """The keys of a batch of an array: text, bytes of UTF-8, or times."""
         if values.dtype.kind == "M":
-            return self.encode(pl.Series(values))
+            coarse = np.datetime_data(values.dtype)[0] in COARSE
+            return self.encode(pl.Series(values.astype("M8[us]") if coarse else values))
         texts = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
+        for value in texts:
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"keys must be numbers, bools, text or times, got {type(value).__name__}")
         return self.encode(pl.Series(texts, dtype=pl.String))
 
     def _code_of(self, value: str) -> int:
+        value = timestamp(value)
         code = self._code.setdefault(value, len(self.values))
         if code == len(self.values):
             self.values.append(value)
@@ -125,6 +131,21 @@ class Numbering:
         if self.codes == list(range(len(self.codes))):
             return numbers
         return np.append(np.array(self.codes, np.int32), np.int32(-1))[numbers]
+
+
+def _narrowed(series: pl.Series) -> pl.Series:
+    """Integers of 128 bits as int64; ValueError if one does not fit."""
+    narrow = series.cast(pl.Int64, strict=False)
+    if narrow.null_count() > series.null_count():
+        beyond = series.filter(narrow.is_null() & series.is_not_null())[0]
+        raise ValueError(f"keys must be integers of at most 64 bits, got {beyond}")
+    return narrow
+
+
+def _texts(series: pl.Series) -> list[str]:
+    if isinstance(series.dtype, pl.Datetime):
+        return series.dt.to_string("iso:strict").to_list()
+    return series.cast(pl.String).to_list()
 
 
 def _numbers(series: pl.Series) -> npt.NDArray[Any]:

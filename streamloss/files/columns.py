@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
@@ -32,6 +32,8 @@ class Column(NamedTuple):
         """What must be the same in all files."""
         if self.dtype == pl.Null:
             return "null"
+        if self.dtype == pl.Boolean and self.role == "by":
+            return "bool"
         return "number" if self.dtype.is_numeric() or self.dtype == pl.Boolean else "text"
 
 
@@ -42,9 +44,13 @@ def wanted(columns: Columns) -> list[tuple[str, str]]:
     return [("labels", columns.labels), *predictions, *weights, *(("by", text) for text in columns.by)]
 
 
-def find(columns: Columns, schema: pl.Schema, name: str) -> list[Column]:
+def find(columns: Columns, schema: pl.Schema, name: str, repeated: Collection[str] = ()) -> list[Column]:
     """The columns in a file of that schema; ValueError or TypeError, which name the file, if one does not serve."""
-    return [_find(role, text, schema, name) for role, text in wanted(columns)]
+    found = [_find(role, text, schema, name) for role, text in wanted(columns)]
+    for column in found:
+        if several := [root for root in column.roots if root in repeated]:
+            raise ValueError(f"{name} has several columns {several[0]!r}, of which one is asked for {column.role}")
+    return found
 
 
 def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
@@ -53,7 +59,7 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
         dtype = pl.LazyFrame(schema=schema).select(expression.alias("x")).collect_schema()["x"]
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}") from error
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
     if role != "by" and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
@@ -101,14 +107,23 @@ def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, re
     return ValueError(f"{name} has no column {column!r} for {role}{within}{hint}{reason}; it has: {has}")
 
 
-def check_same(first: list[Column], first_name: str, columns: list[Column], name: str) -> None:
-    """Refuse numbers in one file and text in another."""
-    for before, now in zip(first, columns, strict=True):
-        if "null" not in (before.kind, now.kind) and before.kind != now.kind:
-            raise TypeError(
-                f"column {now.text!r} for {now.role} is {before.dtype} in {first_name} but {now.dtype} in {name};"
-                " it must hold the same kind in all files"
-            )
+class Kinds:
+    """The kind of each column in all files so far: numbers in one and text in another are refused."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Column, str]] = {}  # the first file that has values tells
+
+    def check(self, columns: list[Column], name: str) -> None:
+        """Compare a file's columns with those before; TypeError if one of them is of another kind."""
+        for i, now in enumerate(columns):
+            if now.kind == "null":
+                continue
+            before, first = self._known.setdefault(i, (now, name))
+            if before.kind != now.kind:
+                raise TypeError(
+                    f"column {now.text!r} for {now.role} is {before.dtype} in {first} but {now.dtype} in {name};"
+                    " it must hold the same kind in all files"
+                )
 
 
 class Selection:
@@ -116,6 +131,8 @@ class Selection:
 
     def __init__(self, columns: list[Column], constants: Mapping[str, pl.Series]) -> None:
         self.columns, self._constants = columns, constants
+        self._kinds = Kinds()
+        self._kinds.check(columns, "chunk 0")
 
     def of(self, frame: Frame) -> Frame:
         """Numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
@@ -126,7 +143,7 @@ class Selection:
     def again(self, schema: pl.Schema, name: str) -> Selection:
         """The same columns in another table; TypeError if they are of another kind there."""
         found = [_find(column.role, column.text, schema, name) for column in self.columns]
-        check_same(self.columns, "chunk 0", found, name)
+        self._kinds.check(found, name)
         return Selection(found, self._constants)
 
     @property

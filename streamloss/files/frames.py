@@ -69,6 +69,8 @@ class Pandas(_InMemory):
 
     def __init__(self, frame: Any) -> None:
         self._columns = {str(name): frame.iloc[:, i] for i, name in enumerate(frame.columns)}
+        names = [str(name) for name in frame.columns]
+        self.repeated = {name for name in names if names.count(name) > 1}
         self.rows = len(frame)
         self.schema = pl.Schema({name: _pandas_type(column) for name, column in self._columns.items()})
 

@@ -42,7 +42,7 @@ class Chunks:
                 labels.array,
                 tuple(each.array for each in predictions),
                 None if weights is None else weights.array,
-                tuple(key.encode(each.array) for key, each in zip(keys, by, strict=True)),
+                tuple(key.encode(each.array, each.name) for key, each in zip(keys, by, strict=True)),
                 Position(0, rows, rows),
                 partial(_place, number),
             )

@@ -74,6 +74,12 @@ def _head(url: str) -> dict[str, str]:
     try:
         with urllib.request.urlopen(request, timeout=WAIT) as answer:
             kept = ("content-length", "etag", "last-modified")
-            return {name: answer.headers[name] for name in kept if answer.headers[name]}
+            found = {name: answer.headers[name] for name in kept if answer.headers[name]}
+        probe = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+        if int(found.get("content-length") or 0) > 1:
+            with urllib.request.urlopen(probe, timeout=WAIT) as answer:
+                if answer.status != 206:
+                    raise ValueError(f"the server of {url} does not support range requests, by which files are read")
+        return found
     except OSError as error:
         raise OSError(f"{url} cannot be reached: {error}") from error

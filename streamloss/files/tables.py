@@ -21,6 +21,7 @@ from .part import Part
 from .paths import File, find, is_url
 from .remote import Remote
 from .source import Batch, Columns, Position
+from .text import Text
 
 
 class Opened(NamedTuple):
@@ -60,17 +61,18 @@ class Table:
                 place = partial(_place, part.name, row)
                 row, rows = row + piece.frame.height, rows + piece.frame.height
                 end = Position(i, row, rows, before + piece.bytes, piece.offset)
-                held = self._batch(piece.frame, coders, end, place)
+                held = self._batch(piece.frame, coders, end, place, part.name)
             before, row, offset = before + part.size, 0, 0
             if held is not None:
                 yield held._replace(end=Position(i + 1, 0, rows, before))
 
-    def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any) -> Batch:
+    def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any, name: str) -> Batch:
         series = iter(frame.iter_columns())
         labels = next(series).to_numpy()
         predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
         weights = None if self.columns.weights is None else next(series).to_numpy()
-        keys = tuple(coder.encode(next(series)) for coder in coders)
+        by = zip(coders, self.columns.by, strict=True)
+        keys = tuple(_coded(coder, next(series), text, name) for coder, text in by)
         return Batch(labels, predictions, weights, keys, end, place)
 
 
@@ -79,13 +81,16 @@ def read(names: Sequence[str], columns: Columns) -> Table:
     files = find(names)
     types = _key_types(files)
     opened: list[Opened] = []
+    kinds = columns_of.Kinds()
     for file in files:
         part = _open(file.path)
         constants = {name: pl.Series([value]).cast(types[name]) for name, value in file.keys.items()}
+        if isinstance(part, Text):
+            part.prepare(columns)
         schema = pl.Schema({**part.schema, **types})
-        found = columns_of.find(columns, schema, part.name)
-        if opened:
-            columns_of.check_same(opened[0].selection.columns, opened[0].part.name, found, part.name)
+        found = columns_of.find(columns, schema, part.name, getattr(part, "repeated", ()))
+        _check_keys(file, found, part)
+        kinds.check(found, part.name)
         opened.append(Opened(part, Selection(found, constants)))
     return Table(columns, opened)
 
@@ -101,7 +106,8 @@ def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
 
 
 def _of_part(part: Part, columns: Columns) -> Table:
-    table = Table(columns, [Opened(part, Selection(columns_of.find(columns, part.schema, part.name), {}))])
+    found = columns_of.find(columns, part.schema, part.name, getattr(part, "repeated", ()))
+    table = Table(columns, [Opened(part, Selection(found, {}))])
     table.bytes = table.identity = None
     return table
 
@@ -113,6 +119,23 @@ def _open(path: str) -> Part:
         raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
     part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
     return part
+
+
+def _check_keys(file: File, found: Iterable[columns_of.Column], part: Part) -> None:
+    for column in found:
+        for root in column.roots:
+            if root in file.keys and root in part.schema:
+                raise ValueError(
+                    f"{root!r} for {column.role} is both a column of {part.name} and a key of its directories,"
+                    f" {root}={file.keys[root]}; rename one of them"
+                )
+
+
+def _coded(coder: Coder, keys: pl.Series, text: str, name: str) -> Any:
+    try:
+        return coder.encode(keys)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"column {text!r} of {name} for by: {error}") from error
 
 
 def _key_types(files: Iterable[File]) -> dict[str, Any]:

@@ -8,17 +8,21 @@ processor time, for copying what is read and for parsing that is cut more finely
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from .columns import Selection
+from .columns import Selection, wanted
+from .inference import are_numbers, widened
 from .part import ERRORS, Piece, local_identity, readable
+from .source import Columns
 
 BLOCK = 1 << 23  # bytes
 LONGEST = 1 << 28  # bytes of a record: what is longer is no text of this kind
@@ -29,10 +33,11 @@ COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 SEPARATORS = {"csv": ",", "tsv": "\t"}  # what is neither is NDJSON
 
 # What writers of CSV put for a missing number, and NaN as C prints it.
-MISSING = ["", "NA", "N/A", "n/a", "NULL", "null", "None", "nan", "-nan"]
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan", "-nan"]
 
 
-Parse: TypeAlias = Callable[[bytes], pl.DataFrame]
+T = TypeVar("T")
+Parse: TypeAlias = Callable[[bytes], Any]
 
 
 class Block(NamedTuple):
@@ -59,15 +64,34 @@ class Text:
         if sample is None:
             raise ValueError(f"{path} is empty")
         self._header = sample.data[: self._header_end(sample.data)]
+        if self._separator and not self._header.strip():
+            raise ValueError(f"{path} has no header: it begins with {len(self._header)} bytes of blank lines")
+        names = (self._fields(self._header.removeprefix(b"\xef\xbb\xbf")) or []) if self._separator else []
+        self.repeated = {name for name in names if names.count(name) > 1}
+        self._padded: list[str] = []
         self.schema = self._infer(sample)
+
+    def prepare(self, columns: Columns) -> None:
+        """Settle what the types depend on: numbers with leading zeros are text where they are keys alone."""
+        numbers = [name for role, name in wanted(columns) if role != "by"]
+        text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
+        self.schema = pl.Schema({**self.schema, **text})
+        if words := [name for name in dict.fromkeys(numbers) if self.schema.get(name) == pl.String]:
+            schema = {**self.schema, **dict.fromkeys(words, pl.Float64())}
+            sample = next(self._blocks(0, SAMPLE))
+            self._checked(sample, lambda data: self._scan(data, schema).select(words).collect())
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The records from an offset on."""
         numbers = columns.numbers
-        schema = {name: self._dtype(name, dtype, numbers) for name, dtype in self.schema.items()}
+        names = self.schema.names() if self._separator else columns.roots
+        schema = {name: self._dtype(name, self.schema[name], numbers) for name in names}
 
         def parse(data: bytes) -> pl.DataFrame:
-            return columns.of(self._scan(data, schema)).collect(engine="streaming")
+            frame = columns.of(self._scan(data, schema)).collect(engine="streaming")
+            if self._separator and _lacks(frame) and self._is_short(data, frame.height):
+                raise pl.exceptions.ComputeError("a record lacks fields")
+            return frame
 
         pending: deque[tuple[Block, Future[pl.DataFrame]]] = deque()
         with ThreadPoolExecutor(AT_ONCE, "streamloss-parse") as pool:
@@ -150,29 +174,39 @@ class Text:
     def _infer(self, sample: Block) -> pl.Schema:
         """The types of the columns in the first records."""
         if self._separator is None:
-            return self._checked(sample, lambda data: self._scan(data, None).collect()).schema
+            try:
+                return self._checked(sample, lambda data: self._scan(data, None).collect_schema())
+            except ValueError:
+                return self._checked(sample, widened)
         names = self._scan(self._header, None).collect_schema().names()
         text = dict.fromkeys(names, pl.String())
         seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
-        types = self._scan(sample.data, None).collect_schema()
-        # Polars calls a column of which nothing was seen a column of text.
-        return pl.Schema({name: pl.Null() if seen[name].null_count() == seen.height else types[name] for name in names})
+        types = dict(self._scan(sample.data, None).collect_schema())
+        for name in names:
+            known = seen[name].drop_nulls()
+            if known.is_empty():
+                types[name] = pl.Null()  # which Polars calls a column of text
+            elif types[name] == pl.String and are_numbers(known):
+                types[name] = pl.Float64()
+            elif types[name].is_numeric() and known.str.contains(r"^[+-]?0\d").any():
+                self._padded.append(name)
+        return pl.Schema(types)
 
-    def _checked(self, sample: Block, parse: Parse) -> pl.DataFrame:
+    def _checked(self, sample: Block, parse: Callable[[bytes], T]) -> T:
         try:
             return parse(sample.data)
         except ERRORS as error:
             raise self._blame(sample, parse, error) from error
 
     def _dtype(self, name: str, dtype: Any, numbers: list[str]) -> Any:
-        if name in numbers and dtype != pl.Boolean:
+        if name in numbers and (dtype.is_numeric() or dtype == pl.Null):
             return pl.Float64()  # whole numbers at the beginning say nothing about what follows
         return pl.String() if dtype == pl.Null else dtype
 
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
         """The records, below the file's header, without which the first of them could not lack fields."""
         if self._separator is None:
-            return pl.scan_ndjson(data, schema=schema, infer_schema_length=INFERRED)
+            return pl.scan_ndjson(data, schema=schema, infer_schema_length=None)
         return pl.scan_csv(
             data,
             schema=schema,
@@ -195,14 +229,31 @@ class Text:
             except ERRORS as found:
                 data, error = data[:half], found
         if self._separator:
-            fields, expected = (len(self._fields(each)) for each in (data, self._header))
-            if fields > expected:
-                error = ValueError(f"{fields} fields, expected {expected}")
+            fields, expected = self._fields(data), self._fields(self._header)
+            if fields is None:
+                error = ValueError('it has a quote (") that no other one closes, or within a field without quotes')
+            elif expected is not None and len(fields) != len(expected):
+                error = ValueError(f"{len(fields)} fields, expected {len(expected)}")
         return readable(f"line {self._line(offset)} of {self.name}", error)
 
-    def _fields(self, record: bytes) -> list[str]:
-        text = record.decode(errors="replace").strip()
-        return next(csv.reader([text], delimiter=self._separator or ","), [])
+    def _fields(self, record: bytes) -> list[str] | None:
+        """The fields of a record; None where its quotes do not close."""
+        if record.count(b'"') % 2:
+            return None
+        text = record.decode(errors="replace").strip("\r\n")
+        try:
+            return next(csv.reader([text], delimiter=self._separator or ",", strict=True), [])
+        except csv.Error:
+            return None
+
+    def _is_short(self, data: bytes, rows: int) -> bool:
+        """Whether some record has too few fields; a blank line is a record without values."""
+        separators, width = (self._separator or ",").encode(), len(self.schema) - 1
+        if b'"' in data:
+            data = re.sub(rb'"[^"]*"', b"", data)
+        # NumPy counts 8 MB in 1 ms, bytes.count in 5 ms.
+        lacking = (rows + 1) * width - np.count_nonzero(np.frombuffer(data, np.uint8) == separators[0])
+        return bool(lacking > 0 and lacking > width * len(re.findall(rb"(?m)^\r?\n", data)))
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
         """The end of the first record that begins at `start` or later."""
@@ -217,6 +268,14 @@ class Text:
         while end < len(data) and not data[:end].strip() and self._separator:
             end = self._first_end(data, end)
         return end
+
+
+def _lacks(frame: pl.DataFrame) -> bool:
+    """Whether some value is missing, as where a record has too few fields."""
+    return any(
+        column.null_count() > 0 or (column.dtype.is_float() and bool(column.is_nan().any()))
+        for column in frame.iter_columns()
+    )
 
 
 open_part = Text
