@@ -165,7 +165,7 @@ def _times(*times: int) -> list[str]:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= 80 else f"{text[:38]}...{text[-38:]}"  # the end of a path says most
 
 
 def _words(value: Any) -> str:
