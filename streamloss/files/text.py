@@ -183,7 +183,7 @@ class Text:
         seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
         types = dict(self._scan(sample.data, None).collect_schema())
         for name in names:
-            known = seen[name].drop_nulls()
+            known = seen[name].rename("").drop_nulls()  # Polars takes some names for patterns
             if known.is_empty():
                 types[name] = pl.Null()  # which Polars calls a column of text
             elif types[name] == pl.String and are_numbers(known):
