@@ -504,7 +504,7 @@ WRONG = {
         "column 'dated' of t.parquet must hold numbers",
     ),
     "lists for keys": ([*T, "--by", "listed"], "column 'listed' of t.parquet must hold plain values for by"),
-    "text in CSV": (["score", "text.csv", *Y, *P], "line 3 of text.csv cannot be read: could not parse `x`"),
+    "text in CSV": (["score", "text.csv", *Y, *P], "column 'y' of text.csv must hold numbers for labels, got String"),
     "text late in CSV": (["score", "late.csv", *Y, *P], "oops"),
     "a line with more fields": (["score", "ragged.csv", *Y, *P], "ragged.csv"),
     "text in another file": (["score", "t.parquet", "u.parquet", *Y, *P], "column 'p' of u.parquet must hold numbers"),

@@ -565,8 +565,8 @@ SCORES = [
     (
         "score: column of text",
         score("text.csv", "name"),
-        ValueError,
-        "line 2 of text.csv cannot be read: could not parse `a` as dtype `f64` at column .name.",
+        TypeError,
+        "column 'name' of text.csv must hold numbers for labels",
     ),
     ("score: text after numbers", score("late.csv"), ValueError, "late.csv cannot be read"),
     ("score: NaN in a table", score("text.csv", nan="raise"), ValueError, "nan='raise': p has NaN or null in row 1"),

@@ -578,7 +578,12 @@ WRONG = {
         TypeError,
         "column 'name' of t.parquet must hold numbers for labels, got String",
     ),
-    "text in CSV": (table("word.csv"), ValueError, "line 4 of word.csv cannot be read: could not parse `x1`"),
+    "text in CSV": (
+        table("word.csv"),
+        TypeError,
+        "column 'y' of word.csv must hold numbers for labels, got String: line 4 of word.csv cannot be read: could not"
+        " parse `x1`",
+    ),
     "lone quote": (table("pipe_.csv"), ValueError, 'line 2 of pipe_.csv cannot be read: it has a quote (") that no'),
     "lone quote, late": (table("quote.csv"), ValueError, "line 20002 of quote.csv cannot be read: "),
     "two lone quotes": (table("quotes.csv"), ValueError, "line 2 of quotes.csv cannot be read: it has a quote"),

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from .columns import Selection, wanted
+from .columns import Selection, named, wanted
 from .inference import are_numbers, widened
 from .part import ERRORS, Piece, local_identity, readable
 from .source import Columns
@@ -76,10 +76,21 @@ class Text:
         numbers = [name for role, name in wanted(columns) if role != "by"]
         text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
         self.schema = pl.Schema({**self.schema, **text})
-        if words := [name for name in dict.fromkeys(numbers) if self.schema.get(name) == pl.String]:
-            schema = {**self.schema, **dict.fromkeys(words, pl.Float64())}
-            sample = next(self._blocks(0, SAMPLE))
-            self._checked(sample, lambda data: self._scan(data, schema).select(words).collect())
+        for role, name in wanted(columns):
+            if role != "by" and self.schema.get(name) == pl.String:
+                self._check_numbers(role, name)
+
+    def _check_numbers(self, role: str, name: str) -> None:
+        """Refuse a column of text, with the first line where it is; a few bad lines in numbers make one of it, too."""
+        schema = {**self.schema, name: pl.Float64()}
+        sample = next(self._blocks(0, SAMPLE))
+        try:
+            self._checked(sample, lambda data: self._scan(data, schema).select(named(name)).collect())
+        except ValueError as error:
+            if self._separator is None:  # types belong to values there, not to columns
+                raise
+            reason = f"column {name!r} of {self.name} must hold numbers for {role}, got String"
+            raise TypeError(f"{reason}: {error}") from error
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The records from an offset on."""
