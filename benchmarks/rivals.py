@@ -28,7 +28,7 @@ Call: TypeAlias = Callable[[], float]
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):  # noqa: N818  # no error: a rival need not offer everything
     """The library has no way to compute it; the text says what is missing."""
 
 

@@ -205,7 +205,7 @@ def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays share memory; True, too, where that is too hard to tell."""
     try:
-        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # the stubs know -1 and 0 alone
     except np.exceptions.TooHardError:
         return True
 

@@ -15,7 +15,7 @@ try:
     import click
 
     from .files import bar, report, table
-except ImportError as error:  # pragma: no cover
+except ImportError as error:
     sys.exit(f"the command needs more packages: pip install 'streamloss[cli]' ({error})")
 
 from . import __version__, stored

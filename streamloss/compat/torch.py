@@ -48,7 +48,7 @@ class Stream(_streams.Stream):
 
     def update(
         self,
-        input: npt.ArrayLike,  # noqa: A002
+        input: npt.ArrayLike,  # noqa: A002  # torch's name
         target: npt.ArrayLike,
         weight: npt.ArrayLike | None = None,
         *,
@@ -58,7 +58,7 @@ class Stream(_streams.Stream):
         return self._update(target, input, weight, out)
 
     def _measure(self, labels: Any, predictions: Any, weights: Any, unreduced: bool) -> Measured:
-        input, target = read("input", predictions), read("target", labels)  # noqa: A001
+        input, target = read("input", predictions), read("target", labels)  # noqa: A001  # torch's name
         if input.array.shape != target.array.shape:
             raise ValueError(
                 f"input and target must have the same size, got {input.array.shape} and {target.array.shape}"
@@ -144,7 +144,7 @@ class MSELoss:
         """The streaming form: update(input, target, weight=None), result(), reset(), merge(*others)."""
         return Stream(self._loss, self.reduction)
 
-    def forward(self, input: npt.ArrayLike, target: npt.ArrayLike) -> Result:  # noqa: A002
+    def forward(self, input: npt.ArrayLike, target: npt.ArrayLike) -> Result:  # noqa: A002  # torch's name
         """The loss of arrays that are at hand: a NumPy scalar, or an array for the reduction "none"."""
         return self.stream().once(target, input, None)
 
@@ -199,7 +199,7 @@ class SmoothL1Loss(MSELoss):
 
 
 def mse_loss(
-    input: npt.ArrayLike,  # noqa: A002
+    input: npt.ArrayLike,  # noqa: A002  # torch's name
     target: npt.ArrayLike,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -215,7 +215,7 @@ def mse_loss(
 
 
 def l1_loss(
-    input: npt.ArrayLike,  # noqa: A002
+    input: npt.ArrayLike,  # noqa: A002  # torch's name
     target: npt.ArrayLike,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -227,7 +227,7 @@ def l1_loss(
 
 
 def huber_loss(
-    input: npt.ArrayLike,  # noqa: A002
+    input: npt.ArrayLike,  # noqa: A002  # torch's name
     target: npt.ArrayLike,
     reduction: str = "mean",
     delta: float = 1.0,
@@ -238,7 +238,7 @@ def huber_loss(
 
 
 def smooth_l1_loss(
-    input: npt.ArrayLike,  # noqa: A002
+    input: npt.ArrayLike,  # noqa: A002  # torch's name
     target: npt.ArrayLike,
     size_average: bool | None = None,
     reduce: bool | None = None,

@@ -129,6 +129,7 @@ def _launches(
     device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool
 ) -> list[Launch]:
     """The launches of one kernel; an operand is a code, shape, strides and first place, or whether there is none."""
+    # What an operand or a form is made of comes in tuples, whose lengths the checker does not know.
     arrays_ = [View(0, *part, device.ordinal, None, None) for part in operands if isinstance(part, tuple)]  # type: ignore[call-arg]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])

@@ -174,6 +174,7 @@ class Kept(NamedTuple):
 
 def broadcast(name: str, array: View, shape: tuple[int, ...]) -> View:
     """The view with as many dimensions as `shape`, each 1 or equal; ValueError if it fits neither of the two rules."""
+    # Of an array it uses ndim, shape and reshape, which a view has, too.
     fitted: Any = broadcastable(name, array, shape)  # type: ignore[arg-type]
     return fitted
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,20 +28,20 @@ class Named(NamedTuple):
     identity: Mapping[str, Any] | None = None  # for JSON; None: nothing can tell that it is the same
 
 
-class Streamed:
+class Streamed(ABC):
     """An array that is read from beginning to end."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     order: str  # "C" or "F": in which its elements come
 
+    @abstractmethod
     def again(self) -> Streamed:
         """The same array, at its beginning."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of the file."""
-        raise NotImplementedError
 
 
 class Operands(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,7 +27,7 @@ def open_frame(source: Any) -> Part:
     raise TypeError(f"expected a table, got {type(source).__name__}")
 
 
-class _InMemory:
+class _InMemory(ABC):
     """What every table here has in common: it is no file, and a later run cannot know that it is the same."""
 
     name: str
@@ -43,8 +44,9 @@ class _InMemory:
         except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
 
+    @abstractmethod
     def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
-        raise NotImplementedError
+        """The frames from a row on."""
 
 
 class Lazy(_InMemory):

@@ -50,6 +50,7 @@ class Member(Streamed):
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """A box that lies together in the file."""
+        # A box has at most as many entries as the shape, so only they are filled up.
         cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]  # type: ignore[arg-type]
         lengths = tuple(map(len, cuts))
         first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))

@@ -11,8 +11,8 @@ from typing import IO
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover  # this system has no such locks
-    fcntl = None  # type: ignore[assignment]
+except ImportError:  # this system has no such locks
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 
 def temporary(path: Path) -> Path:
