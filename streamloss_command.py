@@ -15,4 +15,7 @@ def main() -> None:
     from streamloss.cli import main as run
 
     signal.signal(signal.SIGINT, before)
-    run()
+    try:
+        run()
+    finally:  # all is written; Python, as it ends, would give the signal back to the system, which kills
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

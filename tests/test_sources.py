@@ -774,6 +774,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
     path.chmod(0)
     script = f"""
 import os, sys
+import polars, pyarrow.parquet  # whoever one becomes may not be allowed to read where they are installed
 from streamloss.files import tables
 from streamloss.files.opening import open_source
 if os.getuid() == 0:
