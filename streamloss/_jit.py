@@ -31,6 +31,9 @@ FLAGS = {
 INNER = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
+VECTOR = 8  # elements: a 512-bit vector of float64
+
+
 @cache
 def _sources() -> str:
     """Identifies the sources compiled into every kernel: Numba's cache looks at the kernel's own file alone."""
@@ -208,6 +211,25 @@ def prefetch(typing: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
+
+
+@intrinsic
+def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Store a value in the VECTOR elements of an array from an index on, by one instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, args[0]).data
+        single = context.data_model_manager[kind.dtype].as_data(builder, args[2])
+        vector = ir.VectorType(single.type, VECTOR)
+        filled = ir.Constant(vector, ir.Undefined)
+        for i in range(VECTOR):
+            filled = builder.insert_element(filled, single, ir.Constant(ir.IntType(32), i))
+        place = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        builder.store(filled, place, align=context.get_abi_sizeof(single.type))
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, array.dtype), generate
 
 
 @intrinsic

@@ -103,7 +103,7 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
     """
     _jit.wide_vectors()
     formula, parameters, omit = loss
-    labels, predictions, weights, mask = elements
+    labels, predictions, weights, mask, summed = elements
     high, low, weight_high, weight_low = constants
     high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
     for i in range(labels.size):
@@ -117,30 +117,32 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         rest = term - (u - high)
         v = rest + low
         low_sum += bits(v)
-        left |= bits(rest - (v - low)) & WITHOUT_SIGN
+        left |= bits(v - low) ^ bits(rest)
         if omit is not None:
             probe = (prediction - label) + float64(item(weights, i))
             left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
         kept += keep
-        if not is_shared(weights):
-            weight = float64(item(weights, i)) if keep else 0.0
+        if not is_shared(summed):
+            weight = float64(item(summed, i)) if keep else 0.0
             u = weight + weight_high
             weight_high_sum += bits(u)
             outside |= bits(u) ^ bits(weight_high)
-            rest = weight - (u - weight_high)
+            part, whole = u - weight_high, weight
             if twice is not None:
+                rest = weight - part
                 v = rest + weight_low
                 weight_low_sum += bits(v)
-                rest -= v - weight_low
-            left |= bits(rest) & WITHOUT_SIGN
+                part, whole = v - weight_low, rest
+            left |= bits(part) ^ bits(whole)
             nonzero += weight != 0.0
-    return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left, kept, nonzero
+    # 0 and -0 are the same number.
+    return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left & WITHOUT_SIGN, kept, nonzero
 
 
 @_jit.scalar
 def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts: Any) -> bool:
     """Set aside the exact sums of a block, if its terms and weights fit their windows."""
-    labels, predictions, weights, mask = elements
+    labels, predictions, weights, mask, summed = elements
     constants = (
         magic(windows[0] - CUT),
         magic(windows[0] - 2 * CUT),
@@ -153,9 +155,9 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         stop = min(start + TILE, n)
         read_ahead(labels, start)
         read_ahead(predictions, start)
-        read_ahead(weights, start)
-        w, k = block(weights, start, stop, None), block(mask, start, stop, None)
-        tile = cut_tile(loss, (labels[start:stop], predictions[start:stop], w, k), constants, twice)
+        read_ahead(summed, start)
+        w, k, s = block(weights, start, stop, None), block(mask, start, stop, None), block(summed, start, stop, None)
+        tile = cut_tile(loss, (labels[start:stop], predictions[start:stop], w, k, s), constants, twice)
         high_sum += tile[0]
         low_sum += tile[1]
         weight_high_sum += tile[2]
@@ -168,7 +170,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         return False
     stash(tally, I64(0), high_sum - n * bits(constants[0]))
     stash(tally, I64(2), low_sum - n * bits(constants[1]))
-    if not is_shared(weights):
+    if not is_shared(summed):
         stash(tally, I64(4), weight_high_sum - n * bits(constants[2]))
         if twice is not None:
             stash(tally, I64(6), weight_low_sum - n * bits(constants[3]))
@@ -178,7 +180,10 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
 
 
 def add_quickly(loss: Any, elements: Any, windows: Any, once: bool, tally: Any, counts: Any) -> Any:
-    """Set aside the exact sums of a block, cutting its weights once or twice; False if something did not fit."""
+    """Set aside the exact sums of a block, cutting its weights once or twice; False if something did not fit.
+
+    `elements` are labels, predictions, weights, mask, and the weights again if they are to be summed.
+    """
 
 
 @_jit.by_type(add_quickly)
@@ -188,10 +193,10 @@ def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, 
             return quick(loss, elements, windows, None, tally, counts)
         return quick(loss, elements, windows, True, tally, counts)
 
-    def for_one_weight(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
+    def for_no_weights(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
         return quick(loss, elements, windows, None, tally, counts)
 
-    return for_weights if isinstance(elements[2], types.Array) else for_one_weight
+    return for_weights if isinstance(elements[4], types.Array) else for_no_weights
 
 
 # --------------------------------------------------------------------------------------------------- careful path
@@ -323,7 +328,7 @@ def prepare(loss: Any, elements: Any, out: Any, terms: Any, used_weights: Any, c
     """Write out the terms and weights of a block, zero where an element is left out, and count its elements."""
     _jit.wide_vectors()
     formula, parameters, omit = loss
-    labels, predictions, weights, mask = elements
+    labels, predictions, weights, mask, summed = elements
     present = kept = nonzero = 0
     for i in range(labels.size):
         label, prediction, weight = float64(labels[i]), float64(predictions[i]), float64(item(weights, i))
@@ -340,6 +345,6 @@ def prepare(loss: Any, elements: Any, out: Any, terms: Any, used_weights: Any, c
         kept += keep
         nonzero += keep & (weight != 0.0)
     counts[COUNT] += kept
-    if not is_shared(weights):
+    if not is_shared(summed):
         counts[NONZERO] += nonzero
     counts[SKIPPED] += present - kept

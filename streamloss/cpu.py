@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import float64
 
 from . import _jit, _threads
 from ._jit import evaluate
@@ -16,8 +15,9 @@ from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, past_line, room_for, scratch
+from .operands import BLOCK, block, is_shared, past_line, room_for, scratch
 from .squares import accumulate_squares
+from .weights import add_shared, summed
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
 
@@ -50,7 +50,8 @@ def accumulate(
         begin, end = end, min(end + BLOCK - past_line(labels, end), stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
-        elements = labels[begin:end], predictions[begin:end], w, k
+        to_sum = summed(weights, mask, loss[2], w)
+        elements = labels[begin:end], predictions[begin:end], w, k, to_sum
         if out is None and term_window != UNKNOWN and weight_window != UNKNOWN:
             windows = term_window, weight_window
             if add_quickly(loss, elements, windows, weights_in_one_cut, tally, state):
@@ -59,19 +60,14 @@ def accumulate(
         settle(tally, I64(0), term_window, term_sum)
         prepare(loss, elements, block(out, begin, end, None), terms, used_weights, state)
         term_window = add_exactly(terms[:n], term_sum, term_window)
-        if is_shared(weights):
+        if is_shared(to_sum):
             weight_window = I64(0)
         else:
             settle(tally, I64(4), weight_window, weight_sum)
             weight_window = add_exactly(used_weights[:n], weight_sum, weight_window)
     settle(tally, I64(0), term_window, term_sum)
-    if is_shared(weights):
-        weight, kept = float64(item(block(weights, 0, 0, weights_room), 0)), state[COUNT] - before
-        deposit_float(weight_sum, weight, kept)
-        if weight != 0.0:
-            state[NONZERO] += kept
-    else:
-        settle(tally, I64(4), weight_window, weight_sum)
+    settle(tally, I64(4), weight_window, weight_sum)
+    state[NONZERO] += add_shared(weights, mask, loss[2], start, stop, state[COUNT] - before, weight_sum)
     carry(term_sum)
     carry(weight_sum)
 

@@ -14,6 +14,7 @@ from numba import float64
 from numba.core import types
 
 from . import _jit
+from ._jit import VECTOR
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -30,7 +31,7 @@ def scratch(operand: Any) -> Any:
 @_jit.by_type(scratch)
 def _scratch(operand: Any) -> Any:
     if isinstance(operand, types.BaseTuple):
-        return lambda operand: np.empty(BLOCK, operand[0].dtype)
+        return lambda operand: np.empty(BLOCK + VECTOR, operand[0].dtype)
     return lambda operand: None
 
 
@@ -80,7 +81,7 @@ def block(operand: Any, start: int, stop: int, room: Any) -> Any:
 @_jit.by_type(block)
 def _block(operand: Any, start: Any, stop: Any, room: Any) -> Any:
     if isinstance(operand, types.BaseTuple):
-        return lambda operand, start, stop, room: spread(operand, start, room[: stop - start])
+        return lambda operand, start, stop, room: spread(operand, start, stop - start, room)
     if isinstance(operand, types.Array):
         return lambda operand, start, stop, room: operand[start:stop]
     return lambda operand, start, stop, room: operand
@@ -120,21 +121,30 @@ def _read_ahead(operand: Any, start: Any) -> Any:
 
 
 @_jit.routine
-def spread(run: Any, start: int, room: Any) -> Any:
-    """Write out a block of a run."""
+def spread(run: Any, start: int, size: int, room: Any) -> Any:
+    """Write out a block of a run, in whole vectors: what goes beyond an entry's last element is written over.
+
+    `room` has space for a vector more.
+    """
     _jit.not_inlined()
+    _jit.wide_vectors()
     entries, repeat, period = run
-    entry = (start // repeat) % period
-    stop = repeat - start % repeat
-    i = 0
-    while i < room.size:
-        stop = min(stop, room.size)
-        value = entries[np.uint64(entry)]  # a signed index would be looked at for its sign
-        while i < stop:
-            room[np.uint64(i)] = value
-            i += 1
-        stop += repeat
-        entry += 1
-        if entry == period:
-            entry = 0
-    return room
+    entry, done = divmod(start % (repeat * period), repeat)
+    for k in range(0, min(repeat - done, size), VECTOR):
+        _jit.store_vector(room, k, entries[entry])
+    i = repeat - done
+    entry += 1
+    while i < size:
+        entry = entry if entry < period else 0
+        stop = min(period, entry + (size - i + repeat - 1) // repeat)
+        if repeat <= VECTOR:
+            for e in range(np.uint64(entry), np.uint64(stop)):  # a signed index would be looked at for its sign
+                _jit.store_vector(room, i, entries[e])
+                i += repeat
+        else:
+            for e in range(np.uint64(entry), np.uint64(stop)):
+                for k in range(i, min(i + repeat, size), VECTOR):
+                    _jit.store_vector(room, k, entries[e])
+                i += repeat
+        entry = stop
+    return room[:size]

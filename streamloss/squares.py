@@ -66,7 +66,7 @@ def accumulate_squares(
         end = min(begin + BLOCK, stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
-        prepare(loss, (labels[begin:end], predictions[begin:end], w, k), None, terms, used_weights, counts)
+        prepare(loss, (labels[begin:end], predictions[begin:end], w, k, None), None, terms, used_weights, counts)
         add_products(terms[:n], terms[:n], upper[:n], lower[:n], term_squares)
         if is_one(weights):
             add_exactly(terms[:n], products, I64(UNKNOWN))

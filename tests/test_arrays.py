@@ -458,6 +458,31 @@ def test_nan_in_losses_is_named():
         Accumulator(nan="raise").update_losses([1, math.nan])
 
 
+LENGTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 700] if SIMULATED else [700, 4099]))
+SPECIAL = [0.0, -0.0, 1.0, -2.5, 1e-310, 2.0**-1074, 1e300, math.inf, -math.inf, math.nan]
+
+
+@examples(100)
+@given(
+    outer=st.integers(1, 7),
+    period=LENGTHS,
+    repeat=LENGTHS,
+    special=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    masked=st.booleans(),
+    nan=st.sampled_from(["propagate", "omit"]),
+)
+def test_weights_that_repeat_count_as_often_as_they_are_there(outer, period, repeat, special, dtype, masked, nan):
+    shape = outer, period, min(repeat, max(1, 300_000 // (outer * period)))
+    rng = np.random.default_rng(period)
+    labels, predictions = rng.normal(size=(2, *shape))
+    with np.errstate(over="ignore"):
+        weights = (rng.choice(SPECIAL, period) if special else rng.normal(size=period)).astype(dtype)[None, :, None]
+    mask = rng.random(shape) < 0.7 if masked else None
+    repeated = seen(labels, predictions, weights, mask=mask, nan=nan)
+    assert repeated == seen(labels, predictions, np.broadcast_to(weights, shape).copy(), mask=mask, nan=nan)
+
+
 # ------------------------------------------------------------------------------------------------ memory and inputs
 
 

@@ -17,7 +17,7 @@ LAYERS = [
     {"_jit", "_threads", "html"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},
-    {"entries", "keys", "squares", "stored"},
+    {"entries", "keys", "squares", "stored", "weights"},
     {"cpu", "cuda.numerics"},
     {"cuda.kernels", "grouping", "mergeable"},
     {"accumulator"},

@@ -1,0 +1,101 @@
+"""The sum of weights that many elements share: each is added once, times the number of its elements.
+
+That is one weight of all elements, or a run of which no element is left out. All others are summed beside the terms,
+see blocks.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import float64
+from numba.core import types
+
+from . import _jit
+from .blocks import I64, UNKNOWN, add_exactly
+from .exact import SUM_WORDS, carry, deposit_float
+from .operands import BLOCK, item
+
+
+def add_shared(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> Any:
+    """Add the weights of the elements from start to stop, of which `kept` count, to a sum, if elements share them.
+
+    Returns how many of the weights added are not 0.
+    """
+
+
+def summed(weights: Any, mask: Any, omit: Any, block: Any) -> Any:
+    """The block of weights if they are to be summed beside the terms, or None, known at compile time."""
+
+
+@_jit.by_type(summed)
+def _summed(weights: Any, mask: Any, omit: Any, block: Any) -> Any:
+    if _are_shared(weights, mask, omit):
+        return lambda weights, mask, omit, block: None
+    return lambda weights, mask, omit, block: block
+
+
+def _are_shared(weights: Any, mask: Any, omit: Any) -> bool:
+    """Whether elements share them, and all are there, by the types of the operands."""
+    if isinstance(weights, types.BaseTuple):
+        return isinstance(mask, types.NoneType) and isinstance(omit, types.NoneType)
+    return isinstance(weights, (types.Float, types.NoneType))
+
+
+@_jit.by_type(add_shared)
+def _add_shared(weights: Any, mask: Any, omit: Any, start: Any, stop: Any, kept: Any, total: Any) -> Any:
+    if not _are_shared(weights, mask, omit):
+        return lambda weights, mask, omit, start, stop, kept, total: 0
+    if isinstance(weights, types.BaseTuple):
+        return lambda weights, mask, omit, start, stop, kept, total: add_run(weights, start, stop, total)
+
+    def add_one(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> int:
+        weight = float64(item(weights, 0))
+        deposit_float(total, weight, kept)
+        return kept if weight != 0.0 else 0
+
+    return add_one
+
+
+@_jit.routine
+def add_run(run: Any, start: int, stop: int, total: Any) -> int:
+    """Add the entries of a run for the elements from start to stop; how many of these are not 0.
+
+    Five steps at most: the rest of an entry, of a period, whole periods, whole entries, a part of an entry.
+    """
+    _jit.not_inlined()
+    entries, repeat, period = run
+    nonzero = 0
+    while start < stop:
+        entry, done = divmod(start % (repeat * period), repeat)
+        there = stop - start
+        if entry == 0 and done == 0 and there >= repeat * period:
+            number, times = period, repeat * (there // (repeat * period))
+        elif done == 0 and there >= repeat:
+            number, times = min(there // repeat, period - entry), repeat
+        else:
+            number, times = I64(1), min(there, repeat - done)
+        nonzero += times * add_times(entries[entry : entry + number], times, total)
+        start += number * times
+    return nonzero
+
+
+@_jit.routine
+def add_times(values: Any, times: int, total: Any) -> int:
+    """Add the sum of numbers, times an integer below 2**31, to a sum; how many of the numbers are not 0."""
+    _jit.not_inlined()
+    part, room = np.zeros(SUM_WORDS, np.int64), np.empty(BLOCK)
+    nonzero = 0
+    window = I64(UNKNOWN)
+    for start in range(0, values.size, BLOCK):
+        stop = min(start + BLOCK, values.size)
+        for i in range(stop - start):
+            room[i] = values[start + i]
+            nonzero += room[i] != 0.0
+        window = add_exactly(room[: stop - start], part, window)
+    carry(part)
+    for k in range(SUM_WORDS):
+        total[k] += part[k] * times
+    carry(total)
+    return nonzero
