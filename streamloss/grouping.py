@@ -264,7 +264,7 @@ def accumulate_groups(
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         c = block(codes, begin, end, codes_room)
         elements = labels[begin:end], predictions[begin:end], w, k
-        prepare(loss, elements, block(out, begin, end, None), terms, used_weights, counts)
+        prepare(loss, (*elements, None), block(out, begin, end, None), terms, used_weights, counts)
         fits = states.shape[1] == STATE_WORDS and cut_block(weights, terms[:n], used_weights[:n], windows, parts)
         if not fits and states.shape[1] == STATE_WORDS:
             wider = max(windows[0], window_of(terms[:n])), max(windows[1], window_of(used_weights[:n]))

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 import streamloss
-from streamloss import stored
+from streamloss import durable, stored
 from streamloss.files import History, outputs, scoring
 from streamloss.files.checkpoint import Kept
 from streamloss.files.results import Results
@@ -313,7 +313,7 @@ def test_the_last_steps_may_be_cut_short_anywhere(arrays, tmp_path, monkeypatch,
     kind = losses_out.NpyWriter if suffix == ".npy" else losses_out.ParquetWriter
     with monkeypatch.context() as patch:
         if step == "place":
-            patch.setattr(outputs, "place", die)
+            patch.setattr(durable, "place", die)
         elif step == "discard":
             patch.setattr(kind, "discard", die)
         else:
@@ -446,8 +446,8 @@ def test_the_disk_keeps_the_name_of_the_losses_before_a_checkpoint_counts_on_the
 ):
     synced, losses = [], tmp_path / "losses"
     losses.mkdir()
-    sync = outputs.sync
-    monkeypatch.setattr(outputs, "sync", lambda path: (synced.append(path), sync(path)))
+    sync = durable.sync
+    monkeypatch.setattr(durable, "sync", lambda path: (synced.append(path), sync(path)))
     streamloss.score(**RUN, checkpoint=tmp_path / "run.ckpt", losses_out=losses / f"l{suffix}")
     assert losses in synced[: synced.index(outputs.temporary(tmp_path / "run.ckpt"))]
 

@@ -14,7 +14,7 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_jit", "_threads", "html"},
+    {"_jit", "_threads", "durable", "html"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},
     {"entries", "keys", "squares", "stored", "weights"},

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from .. import durable
 from ..keys import Coded
 from . import outputs
 from .source import Array, Columns
@@ -86,7 +87,7 @@ class NpyWriter:
         """The header comes last: its room is left free."""
         if kept is None:
             self.part.write_bytes(bytes(self.HEADER))
-            outputs.sync_names(self.part.parent)
+            durable.sync_names(self.part.parent)
             return
         self.rows, self.inner = kept["rows"], tuple(kept["inner"])
         size = self.HEADER + 8 * self.rows * int(np.prod(self.inner))
@@ -95,7 +96,7 @@ class NpyWriter:
         if not self.part.exists() or self.part.stat().st_size < size:
             raise ValueError(f"{self.part} is gone or cut short: the checkpoint counts on its {self.rows} losses")
         os.truncate(self.part, size)
-        outputs.sync_names(self.part.parent)
+        durable.sync_names(self.part.parent)
 
     @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
@@ -111,7 +112,7 @@ class NpyWriter:
     @_named
     def keep(self) -> Any:
         """How many rows there are."""
-        outputs.sync(self.part)
+        durable.sync(self.part)
         return {"rows": self.rows, "inner": list(self.inner)}
 
     @_named
@@ -121,7 +122,7 @@ class NpyWriter:
         text = header.ljust(self.HEADER - 11) + "\n"
         with self.part.open("r+b") as file:
             file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
-        outputs.place(self.part, self.path)
+        durable.place(self.part, self.path)
 
     def discard(self) -> None:
         """Remove the rows."""
@@ -148,7 +149,7 @@ class ParquetWriter:
         if kept is None:
             self.discard()
             self.folder.mkdir()
-        outputs.sync_names(self.folder.parent)
+        durable.sync_names(self.folder.parent)
         missing = [part for part in range(self.parts) if not self._part(part).exists()]
         if missing:
             raise ValueError(f"{self._part(missing[0])} is gone: the checkpoint counts on its losses")
@@ -179,14 +180,14 @@ class ParquetWriter:
             frame = pl.concat(self.waiting, how="vertical_relaxed")
             with _polars_writes(self.path):
                 frame.write_parquet(path, compression="lz4")
-            outputs.sync(path)
+            durable.sync(path)
             self.parts, self.waiting = self.parts + 1, []
 
     @_named
     def keep(self) -> Any:
         """How many parts there are."""
         self._flush()
-        outputs.sync_names(self.folder)
+        durable.sync_names(self.folder)
         return {"parts": self.parts, "rows": self.rows}
 
     @_named
@@ -199,7 +200,7 @@ class ParquetWriter:
         parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
         with _polars_writes(self.path):  # files may hold a key as integers of different widths
             pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
-        outputs.place(whole, self.path)
+        durable.place(whole, self.path)
 
     def discard(self) -> None:
         """Remove the parts."""

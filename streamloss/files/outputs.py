@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from .. import durable
+
 try:
     import fcntl
 except ImportError:  # this system has no such locks
@@ -99,32 +101,10 @@ def replacing(path: Path) -> Iterator[Path]:
     with naming(path):
         try:
             yield new
-            place(new, path)
+            durable.place(new, path)
         except BaseException:
             new.unlink(missing_ok=True)
             raise
-
-
-def place(new: Path, path: Path) -> None:
-    """Rename a file; after a power loss there is the old one or the new one."""
-    sync(new)
-    os.replace(new, path)
-    sync_names(path.parent)
-
-
-def sync_names(folder: Path) -> None:
-    """Have the disk keep the names in a folder."""
-    if os.name == "posix":  # elsewhere a folder cannot be opened
-        sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Have the disk keep a file."""
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write(path: Path, data: bytes) -> None:
