@@ -17,6 +17,7 @@ import numba
 from llvmlite import ir
 from numba.core import types
 from numba.core.caching import FunctionCache
+from numba.core.cgutils import alloca_once
 from numba.core.errors import NumbaError
 from numba.core.runtime import rtsys
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
@@ -155,8 +156,7 @@ def _unbox_formula(typ: Any, obj: Any, c: Any) -> NativeValue:
 
 def by_type(stub: Callable[..., Any]) -> Callable[[F], F]:
     """Let compiled code that calls `stub` get what the decorated function returns for the arguments' types."""
-    options = {"forceinline": True, "error_model": FLAGS["error_model"]}
-    return cast(Callable[[F], F], overload(stub, jit_options=options, strict=False))
+    return cast(Callable[[F], F], overload(stub, jit_options={"forceinline": True, **INNER}, strict=False))
 
 
 def evaluate(formula: Any, label: float, prediction: float, parameters: tuple[float, ...]) -> float:
@@ -228,19 +228,46 @@ def not_inlined(typing: Any) -> Any:
 
 
 @intrinsic
-def prefetch(typing: Any, address: Any) -> Any:
-    """Ask for the cache line at an address; one that does not exist is no error."""
+def address(typing: Any, array: Any) -> Any:
+    """Where the first element of an array lies."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = ir.IntType(32)
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        kinds = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kinds)
-        to_read, keep_close, data = 0, 3, 1
-        builder.call(function, [pointer, number(to_read), number(keep_close), number(data)])
-        return context.get_dummy_value()
+        return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, ir.IntType(64))
 
-    return types.void(types.int64), generate
+    return types.int64(array), generate
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Write code that asks for the cache line at an address; one that does not exist is no error."""
+    number = ir.IntType(32)
+    pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kinds = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kinds)
+    to_read, keep_close, data = 0, 3, 1
+    builder.call(function, [pointer, number(to_read), number(keep_close), number(data)])
+
+
+def on_stack(context: Any, builder: Any, array: Any, count: int) -> Any:
+    """Write code that makes an array of the type `array` in the frame of the function that is being compiled."""
+    from numba.np.arrayobj import populate_array  # loads much of Numba
+
+    made = context.make_array(array)(context, builder)
+    pointer = alloca_once(builder, context.get_data_type(array.dtype), count)
+    size = context.get_constant(types.intp, array.dtype.bitwidth // 8)
+    number = context.get_constant(types.intp, count)
+    populate_array(made, data=pointer, shape=[number], strides=[size], itemsize=size, meminfo=None)
+    return made._getvalue()
+
+
+def known(question: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A function for compiled code, of one argument, whose answer its type gives."""
+
+    @intrinsic
+    def ask(typing: Any, operand: Any) -> Any:
+        answer = question(operand)
+        return types.boolean(operand), lambda context, *_: context.get_constant(types.boolean, answer)
+
+    return cast(Callable[[Any], bool], ask)
 
 
 @intrinsic

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import float64
+from numba import float64, int64
 
 from . import _jit, _threads
 from ._jit import evaluate
@@ -16,7 +16,7 @@ from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, past_line, room_for, scratch
+from .operands import BLOCK, block, is_shared, item, past_line, room, scratch
 from .squares import accumulate_squares
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
@@ -37,8 +37,9 @@ def accumulate(
 
     `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
     """
-    terms, used_weights = room_for(start, stop), room_for(start, stop)
-    tally = np.zeros(TALLY_WORDS, np.int64)
+    terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
+    tally = room(TALLY_WORDS, int64)
+    tally[:] = 0
     weights_room, mask_room = scratch(weights), scratch(mask)
     term_sum = state[TERMS : TERMS + SUM_WORDS]
     weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
