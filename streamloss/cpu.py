@@ -110,7 +110,7 @@ def added(loss: Loss, operands: Operands, omit: bool, state: Words) -> Words:
         return added_chunk(loss, Direct(*operands[:5]), omit, state)
     state = state.copy()
     _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
-    if state.size != STATE_WORDS:
+    if len(state) != STATE_WORDS:
         add_squares(loss, operands, omit, state)
     return state
 

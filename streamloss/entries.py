@@ -15,7 +15,7 @@ from .losses import Loss
 
 Entry: TypeAlias = Callable[..., None]
 
-WORDS = types.Array(types.int64, 1, "C")
+WORDS = _jit.Lent(types.int64, 1, "C")
 SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32}
 
 
@@ -79,7 +79,7 @@ def _kind(operand: Any) -> Any:
 def type_of(operand: Any) -> Any:
     """The Numba type of an operand."""
     if isinstance(operand, np.ndarray):
-        return types.Array(SCALARS[operand.dtype.char], 1, "C")
+        return _jit.Lent(SCALARS[operand.dtype.char], 1, "C")
     if isinstance(operand, tuple):
         return types.Tuple((type_of(operand[0]), types.int64, types.int64))
     return types.none if operand is None else types.float64
