@@ -40,7 +40,7 @@ from .exact import (
     deposit,
     deposit_float,
 )
-from .operands import TILE, block, is_shared, item, read_ahead, room, weigh
+from .operands import TILE, block, is_shared, item, part, read_ahead, room, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
@@ -155,7 +155,8 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         read_ahead(predictions, start)
         read_ahead(weights, start)
         w, k = block(weights, start, stop, None), block(mask, start, stop, None)
-        tile = cut_tile(loss, (labels[start:stop], predictions[start:stop], w, k), constants, twice)
+        pieces = part(labels, start, stop), part(predictions, start, stop), w, k
+        tile = cut_tile(loss, pieces, constants, twice)
         high_sum += tile[0]
         low_sum += tile[1]
         weight_high_sum += tile[2]
@@ -246,7 +247,7 @@ def add_one_by_one(values: Any, total: Any) -> None:
     lower, upper, digits = room(TILE, int64), room(TILE, int64), room(TILE, int64)
     for start in range(0, values.size, TILE):
         stop = min(start + TILE, values.size)
-        split(values[start:stop], lower, upper, digits)
+        split(part(values, start, stop), lower, upper, digits)
         for i in range(stop - start):
             digit = digits[i]
             total[U64(digit)] += lower[i]

@@ -16,7 +16,7 @@ from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, past_line, room, scratch
+from .operands import BLOCK, block, is_shared, item, part, past_line, room, scratch
 from .squares import accumulate_squares
 
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
@@ -41,8 +41,8 @@ def accumulate(
     tally = room(TALLY_WORDS, int64)
     tally[:] = 0
     weights_room, mask_room = scratch(weights), scratch(mask)
-    term_sum = state[TERMS : TERMS + SUM_WORDS]
-    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    term_sum = part(state, TERMS, TERMS + SUM_WORDS)
+    weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     term_window = weight_window = I64(UNKNOWN)
     weights_in_one_cut = True  # as those of float32 mostly are; until a block says otherwise
     before = state[COUNT]
@@ -51,7 +51,7 @@ def accumulate(
         begin, end = end, min(end + BLOCK - past_line(labels, end), stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
-        elements = labels[begin:end], predictions[begin:end], w, k
+        elements = part(labels, begin, end), part(predictions, begin, end), w, k
         if out is None and term_window != UNKNOWN and weight_window != UNKNOWN:
             windows = term_window, weight_window
             if add_quickly(loss, elements, windows, weights_in_one_cut, tally, state):
@@ -59,12 +59,12 @@ def accumulate(
             weights_in_one_cut = False
         settle(tally, I64(0), term_window, term_sum)
         prepare(loss, elements, block(out, begin, end, None), terms, used_weights, state)
-        term_window = add_exactly(terms[:n], term_sum, term_window)
+        term_window = add_exactly(part(terms, 0, n), term_sum, term_window)
         if is_shared(weights):
             weight_window = I64(0)
         else:
             settle(tally, I64(4), weight_window, weight_sum)
-            weight_window = add_exactly(used_weights[:n], weight_sum, weight_window)
+            weight_window = add_exactly(part(used_weights, 0, n), weight_sum, weight_window)
     settle(tally, I64(0), term_window, term_sum)
     if is_shared(weights):
         weight, kept = float64(item(block(weights, 0, 0, weights_room), 0)), state[COUNT] - before
@@ -85,8 +85,8 @@ def accumulate_one(loss: Any, label: float, prediction: float, weight: float, st
         return
     state[COUNT] += 1
     state[NONZERO] += weight != 0.0
-    term_sum = state[TERMS : TERMS + SUM_WORDS]
-    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    term_sum = part(state, TERMS, TERMS + SUM_WORDS)
+    weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     deposit_float(term_sum, weight * evaluate(formula, label, prediction, parameters), I64(1))
     deposit_float(weight_sum, weight, I64(1))
     carry(term_sum)

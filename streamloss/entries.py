@@ -15,17 +15,19 @@ from .losses import Loss
 
 Entry: TypeAlias = Callable[..., None]
 
-WORDS = _jit.Lent(types.int64, 1, "C")
+WORDS = types.Array(types.int64, 1, "C")
 SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32}
 
 
-def entries(function: Callable[..., None], *further: Any) -> Callable[[Loss, Operands, bool], Entry]:
+def entries(
+    function: Callable[..., None], *further: Any, allocates: bool = False
+) -> Callable[[Loss, Operands, bool], Entry]:
     """Return what finds the machine code of a kernel: for a loss, operands, and whether to omit elements with NaN.
 
     The kernel's arguments are `loss` (the formula, its parameters, and True or None: whether to omit), the operands
-    and arguments of the `further` types.
+    and arguments of the `further` types. `allocates` says whether it makes arrays.
     """
-    kernel = _jit.Kernel(function)
+    kernel = _jit.Kernel(function, allocates)
     compiled: dict[tuple[Any, ...], Entry] = {}
 
     def find(loss: Loss, operands: Operands, omit: bool) -> Entry:
@@ -79,7 +81,7 @@ def _kind(operand: Any) -> Any:
 def type_of(operand: Any) -> Any:
     """The Numba type of an operand."""
     if isinstance(operand, np.ndarray):
-        return _jit.Lent(SCALARS[operand.dtype.char], 1, "C")
+        return types.Array(SCALARS[operand.dtype.char], 1, "C")
     if isinstance(operand, tuple):
         return types.Tuple((type_of(operand[0]), types.int64, types.int64))
     return types.none if operand is None else types.float64

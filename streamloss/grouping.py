@@ -309,7 +309,7 @@ CODES = {
     "array": types.Array(types.int32, 1, "C"),
     "run": types.Tuple((types.Array(types.int32, 1, "C"), types.int64, types.int64)),
 }
-_groups = {kind: entries(accumulate_groups, codes, STATES) for kind, codes in CODES.items()}
+_groups = {kind: entries(accumulate_groups, codes, STATES, allocates=True) for kind, codes in CODES.items()}
 
 
 @cache

@@ -61,17 +61,41 @@ def _weigh(weights: Any, i: Any, loss: Any) -> Any:
     return lambda weights, i, loss: float64(item(weights, i)) * loss
 
 
-def block(operand: Any, start: int, stop: int, room: Any) -> Any:
-    """The operand for the elements from start to stop."""
+@intrinsic
+def part(typing: Any, array: Any, start: Any, stop: Any) -> Any:
+    """The entries of an array from start to stop, which lie within it: a slice without all that slices can do."""
+    return _view(array)(array, types.int64, types.int64), _part
 
 
-@_jit.by_type(block)
-def _block(operand: Any, start: Any, stop: Any, room: Any) -> Any:
-    if isinstance(operand, types.BaseTuple):
-        return lambda operand, start, stop, room: spread(operand, start, room[: stop - start])
+def _view(array: Any) -> Any:
+    return types.Array(array.dtype, 1, "C")
+
+
+def _part(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Write the code of `part`."""
+    whole, start, stop = args
+    return _jit.view(context, builder, signature.args[0], whole, start, builder.sub(stop, start))
+
+
+@intrinsic
+def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
+    """The operand for the elements from start to stop; a run is written out into `room`."""
     if isinstance(operand, types.Array):
-        return lambda operand, start, stop, room: operand[start:stop]
-    return lambda operand, start, stop, room: operand
+        return _view(operand)(operand, types.int64, types.int64, room), lambda c, b, s, args: _part(c, b, s, args[:3])
+    if not isinstance(operand, types.BaseTuple):
+        return operand(operand, types.int64, types.int64, room), lambda c, b, s, args: args[0]
+    written = _view(room)
+    function = typing.resolve_value_type(spread)
+    inner = function.get_call_type(typing, (operand, types.int64, written), {})
+
+    def write_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        run, start, stop, whole = args
+        first = context.get_constant(types.int64, 0)
+        target = _jit.view(context, builder, room, whole, first, builder.sub(stop, start))
+        context.get_function(function, inner)(builder, (run, start, target))
+        return target
+
+    return written(operand, types.int64, types.int64, room), write_out
 
 
 @intrinsic
@@ -111,7 +135,7 @@ def read_ahead(typing: Any, operand: Any, start: Any) -> Any:
 
 
 @_jit.routine
-def spread(run: Any, start: int, room: Any) -> Any:
+def spread(run: Any, start: int, room: Any) -> None:
     """Write out a block of a run."""
     _jit.not_inlined()
     entries, repeat, period = run
@@ -128,4 +152,3 @@ def spread(run: Any, start: int, room: Any) -> Any:
         entry += 1
         if entry == period:
             entry = 0
-    return room
