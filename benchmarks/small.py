@@ -35,7 +35,8 @@ def run(plan: Plan) -> Rows:
                 raise
             yield {"library": kind.name, "what": "update", "failure": f"{type(error).__name__}: {error}"[:200]}
     named = {" | ".join(map(str, key)): call for key, call in calls.items()}
-    seconds = time_short(named, plan.pick(1, 9), plan.pick(1e-4, 0.01))
+    # A millisecond fits between two interruptions by whatever else the machine does; ten seldom do.
+    seconds = time_short(named, plan.pick(1, 200), plan.pick(1e-4, 0.001))
     for (name, what, batch), key in zip(calls, named, strict=True):
         yield {"library": name, "pairs": batch, "what": what, "microseconds": seconds[key] * 1e6}
     progress("small: Python's own work")

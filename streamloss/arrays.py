@@ -26,6 +26,7 @@ from .chunks import (
 # Stands in the place of predictions where labels are losses that have been computed already.
 COMPUTED = object()
 
+ARRAY = np.ndarray  # looked up in one step
 DLPACK_CUDA = 2  # kDLCUDA
 
 
@@ -47,13 +48,20 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
 
     Small updates spend most of their time here.
     """
-    if type(labels) is not np.ndarray and type(labels).__module__ == "torch":
+    if type(labels) is not ARRAY:
+        if type(labels).__module__ != "torch":
+            return None
         labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
-    if not (is_plain(labels) and is_plain(predictions) and labels.shape == predictions.shape):
+    for array in (labels, predictions) if weights is None else (labels, predictions, weights):
+        if type(array) is not ARRAY or array.flags.num & READY != READY:
+            return None
+        dtype = array.dtype
+        if dtype is not FLOAT32 and dtype is not FLOAT64:
+            return None
+    shape = labels.shape
+    if predictions.shape != shape or (weights is not None and weights.shape != shape):
         return None
-    if weights is not None and not (is_plain(weights) and weights.shape == labels.shape):
-        return None
-    if labels.ndim != 1:
+    if len(shape) != 1:
         labels, predictions = labels.reshape(-1), predictions.reshape(-1)
         weights = None if weights is None else weights.reshape(-1)
     return labels, predictions, weights, None, None, 0, labels.size
@@ -73,14 +81,6 @@ def from_torch(value: Any) -> Any:
         return value.numpy() if type(value).__module__ == "torch" else value
     except (RuntimeError, TypeError):  # it requires grad, lies on a device, or is bfloat16: as_array knows what to do
         return value
-
-
-def is_plain(array: Any) -> bool:
-    """Whether kernels can read an array as it is."""
-    if type(array) is not np.ndarray or array.flags.num & READY != READY:
-        return False
-    dtype = array.dtype
-    return dtype is FLOAT32 or dtype is FLOAT64
 
 
 def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:

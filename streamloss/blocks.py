@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from numba import float64
+from numba import float64, int64
 from numba.core import types
 
 from . import _jit
@@ -40,7 +40,7 @@ from .exact import (
     deposit,
     deposit_float,
 )
-from .operands import TILE, block, is_shared, item, read_ahead, weigh
+from .operands import TILE, block, is_shared, item, part, read_ahead, room, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
@@ -157,7 +157,8 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         read_ahead(predictions, start)
         read_ahead(summed, start)
         w, k, s = block(weights, start, stop, None), block(mask, start, stop, None), block(summed, start, stop, None)
-        tile = cut_tile(loss, (labels[start:stop], predictions[start:stop], w, k, s), constants, twice)
+        pieces = part(labels, start, stop), part(predictions, start, stop), w, k, s
+        tile = cut_tile(loss, pieces, constants, twice)
         high_sum += tile[0]
         low_sum += tile[1]
         weight_high_sum += tile[2]
@@ -248,10 +249,10 @@ def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
 def add_one_by_one(values: Any, total: Any) -> None:
     """Add finite numbers to a sum, each to the two digits that its bits lie in."""
     _jit.not_inlined()
-    lower, upper, digits = np.empty(TILE, np.int64), np.empty(TILE, np.int64), np.empty(TILE, np.int64)
+    lower, upper, digits = room(TILE, int64), room(TILE, int64), room(TILE, int64)
     for start in range(0, values.size, TILE):
         stop = min(start + TILE, values.size)
-        split(values[start:stop], lower, upper, digits)
+        split(part(values, start, stop), lower, upper, digits)
         for i in range(stop - start):
             digit = digits[i]
             total[U64(digit)] += lower[i]
@@ -266,7 +267,7 @@ def take_subnormals(values: Any, total: Any) -> None:
     """Add the subnormal numbers to a sum and put zeros in their place: arithmetic with them is slow on many CPUs."""
     _jit.not_inlined()
     _jit.wide_vectors()
-    lower = upper = 0
+    lower = upper = I64(0)
     for i in range(values.size):
         pattern = bits(values[i])
         is_small = pattern & WITHOUT_SIGN <= LARGEST_SUBNORMAL
@@ -307,8 +308,7 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
     cuts = 0
     while top != 0 and (cuts < 2 or exceeding(top) - exceeding(bottom) < FARTHEST):
         constant = magic(unit)
-        amount = 0
-        top = 0
+        amount = top = I64(0)
         for i in range(values.size):
             u = values[i] + constant
             amount += bits(u)

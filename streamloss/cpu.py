@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from numba import float64, int64
 
 from . import _jit, _threads
 from ._jit import evaluate
@@ -15,7 +16,7 @@ from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, past_line, room_for, scratch
+from .operands import BLOCK, block, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
 from .weights import add_shared, summed
 
@@ -37,11 +38,12 @@ def accumulate(
 
     `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
     """
-    terms, used_weights = room_for(start, stop), room_for(start, stop)
-    tally = np.zeros(TALLY_WORDS, np.int64)
+    terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
+    tally = room(TALLY_WORDS, int64)
+    tally[:] = 0
     weights_room, mask_room = scratch(weights), scratch(mask)
-    term_sum = state[TERMS : TERMS + SUM_WORDS]
-    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    term_sum = part(state, TERMS, TERMS + SUM_WORDS)
+    weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     term_window = weight_window = I64(UNKNOWN)
     weights_in_one_cut = True  # as those of float32 mostly are; until a block says otherwise
     before = state[COUNT]
@@ -51,7 +53,7 @@ def accumulate(
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         to_sum = summed(weights, mask, loss[2], w)
-        elements = labels[begin:end], predictions[begin:end], w, k, to_sum
+        elements = part(labels, begin, end), part(predictions, begin, end), w, k, to_sum
         if out is None and term_window != UNKNOWN and weight_window != UNKNOWN:
             windows = term_window, weight_window
             if add_quickly(loss, elements, windows, weights_in_one_cut, tally, state):
@@ -59,12 +61,12 @@ def accumulate(
             weights_in_one_cut = False
         settle(tally, I64(0), term_window, term_sum)
         prepare(loss, elements, block(out, begin, end, None), terms, used_weights, state)
-        term_window = add_exactly(terms[:n], term_sum, term_window)
+        term_window = add_exactly(part(terms, 0, n), term_sum, term_window)
         if is_shared(to_sum):
             weight_window = I64(0)
         else:
             settle(tally, I64(4), weight_window, weight_sum)
-            weight_window = add_exactly(used_weights[:n], weight_sum, weight_window)
+            weight_window = add_exactly(part(used_weights, 0, n), weight_sum, weight_window)
     settle(tally, I64(0), term_window, term_sum)
     settle(tally, I64(4), weight_window, weight_sum)
     state[NONZERO] += add_shared(weights, mask, loss[2], start, stop, state[COUNT] - before, weight_sum)
@@ -80,8 +82,8 @@ def accumulate_one(loss: Any, label: float, prediction: float, weight: float, st
         return
     state[COUNT] += 1
     state[NONZERO] += weight != 0.0
-    term_sum = state[TERMS : TERMS + SUM_WORDS]
-    weight_sum = state[WEIGHTS : WEIGHTS + SUM_WORDS]
+    term_sum = part(state, TERMS, TERMS + SUM_WORDS)
+    weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     deposit_float(term_sum, weight * evaluate(formula, label, prediction, parameters), I64(1))
     deposit_float(weight_sum, weight, I64(1))
     carry(term_sum)
@@ -105,7 +107,7 @@ def added(loss: Loss, operands: Operands, omit: bool, state: Words) -> Words:
         return added_chunk(loss, Direct(*operands[:5]), omit, state)
     state = state.copy()
     _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
-    if state.size != STATE_WORDS:
+    if len(state) != STATE_WORDS:
         add_squares(loss, operands, omit, state)
     return state
 

@@ -19,13 +19,15 @@ WORDS = types.Array(types.int64, 1, "C")
 SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32}
 
 
-def entries(function: Callable[..., None], *further: Any) -> Callable[[Loss, Operands, bool], Entry]:
+def entries(
+    function: Callable[..., None], *further: Any, allocates: bool = False
+) -> Callable[[Loss, Operands, bool], Entry]:
     """Return what finds the machine code of a kernel: for a loss, operands, and whether to omit elements with NaN.
 
     The kernel's arguments are `loss` (the formula, its parameters, and True or None: whether to omit), the operands
-    and arguments of the `further` types.
+    and arguments of the `further` types. `allocates` says whether it makes arrays.
     """
-    kernel = _jit.Kernel(function)
+    kernel = _jit.Kernel(function, allocates)
     compiled: dict[tuple[Any, ...], Entry] = {}
 
     def find(loss: Loss, operands: Operands, omit: bool) -> Entry:

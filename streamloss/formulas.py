@@ -89,7 +89,8 @@ def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:
     if isinstance(value, Dispatcher) and value._can_compile and not value.locals:
         if id(value) not in helpers:
             copy = _empty_copy(value.py_func)
-            helpers[id(value)] = _jit.scalar(copy)  # rounded as the formula is, whatever its own flags
+            # Rounded as the formula is, whatever its own flags.
+            helpers[id(value)] = _jit.Helper(copy, forceinline=True)
             _fill(copy, value.py_func, helpers)
         return helpers[id(value)]
     return value

@@ -63,7 +63,7 @@ from .exact import (
     deposit_float,
 )
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, room_for, scratch
+from .operands import BLOCK, block, is_shared, item, room, scratch
 from .squares import exact_product
 
 PART = 42  # bits of the whole numbers that a term is cut into: 2**20 of them add up to less than 2**63
@@ -246,15 +246,15 @@ def accumulate_groups(
     The other arguments are those of `cpu.accumulate`, and there are at most 2**20 elements. Weights that all elements
     share are left to `add_weights`.
     """
-    terms, used_weights, counts = room_for(start, stop), room_for(start, stop), np.zeros(COUNTS, np.int64)
+    terms, used_weights, counts = room(BLOCK, float64), room(BLOCK, float64), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)
-    room = min(stop - start, BLOCK)
+    size = min(stop - start, BLOCK)
     parts = (
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
-        np.empty(room, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
+        np.empty(size, np.int64),
     )
     tallies = np.zeros(len(states) * TALLY, np.int64)
     windows = I64(UNKNOWN), I64(UNKNOWN)
@@ -309,7 +309,7 @@ CODES = {
     "array": types.Array(types.int32, 1, "C"),
     "run": types.Tuple((types.Array(types.int32, 1, "C"), types.int64, types.int64)),
 }
-_groups = {kind: entries(accumulate_groups, codes, STATES) for kind, codes in CODES.items()}
+_groups = {kind: entries(accumulate_groups, codes, STATES, allocates=True) for kind, codes in CODES.items()}
 
 
 @cache

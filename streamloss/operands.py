@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import float64
 from numba.core import types
+from numba.extending import intrinsic
 
 from . import _jit
 from ._jit import VECTOR
@@ -24,43 +26,29 @@ AHEAD = 512  # bytes
 CACHE_LINE = 64  # bytes
 
 
-def scratch(operand: Any) -> Any:
-    """Room for a block of the operand, where one has to be written out."""
+@intrinsic(prefer_literal=True)
+def room(typing: Any, count: Any, dtype: Any) -> Any:
+    """Room for a fixed number of entries, not initialised.
+
+    It lies in the frame of the function that asks for it, and costs nothing; np.empty would take a tenth of the time
+    that a kernel takes to compile.
+    """
+    array = types.Array(dtype.instance_type, 1, "C")
+    return array(count, dtype), lambda context, builder, *_: _jit.on_stack(context, builder, array, count.literal_value)
 
 
-@_jit.by_type(scratch)
-def _scratch(operand: Any) -> Any:
-    if isinstance(operand, types.BaseTuple):
-        return lambda operand: np.empty(BLOCK + VECTOR, operand[0].dtype)
-    return lambda operand: None
+@intrinsic
+def scratch(typing: Any, operand: Any) -> Any:
+    """Room for a block of the operand, where one has to be written out; otherwise None."""
+    if not isinstance(operand, types.BaseTuple):
+        return types.none(operand), lambda context, *_: context.get_dummy_value()
+    array = types.Array(operand[0].dtype, 1, "C")
+    return array(operand), lambda context, builder, *_: _jit.on_stack(context, builder, array, BLOCK + VECTOR)
 
 
-@_jit.scalar
-def room_for(start: int, stop: int) -> Any:
-    """Room for a block of the elements from start to stop."""
-    return np.empty(min(stop - start, BLOCK))
-
-
-def is_shared(operand: Any) -> Any:
-    """Whether all elements share one entry, known at compile time."""
-
-
-@_jit.by_type(is_shared)
-def _is_shared(operand: Any) -> Any:
-    if isinstance(operand, (types.Float, types.NoneType)):
-        return lambda operand: True
-    return lambda operand: False
-
-
-def is_one(weights: Any) -> Any:
-    """Whether there are no weights, known at compile time."""
-
-
-@_jit.by_type(is_one)
-def _is_one(weights: Any) -> Any:
-    if isinstance(weights, types.NoneType):
-        return lambda weights: True
-    return lambda weights: False
+# Whether all elements share one entry, and whether there are no weights.
+is_shared = _jit.known(lambda operand: isinstance(operand, (types.Float, types.NoneType)))
+is_one = _jit.known(lambda operand: isinstance(operand, types.NoneType))
 
 
 def weigh(weights: Any, i: int, loss: float) -> Any:
@@ -74,61 +62,88 @@ def _weigh(weights: Any, i: Any, loss: Any) -> Any:
     return lambda weights, i, loss: float64(item(weights, i)) * loss
 
 
-def block(operand: Any, start: int, stop: int, room: Any) -> Any:
-    """The operand for the elements from start to stop."""
+@intrinsic
+def part(typing: Any, array: Any, start: Any, stop: Any) -> Any:
+    """The entries of an array from start to stop, which lie within it: a slice without all that slices can do."""
+    return _view(array)(array, types.int64, types.int64), _part
 
 
-@_jit.by_type(block)
-def _block(operand: Any, start: Any, stop: Any, room: Any) -> Any:
-    if isinstance(operand, types.BaseTuple):
-        return lambda operand, start, stop, room: spread(operand, start, stop - start, room)
+def _view(array: Any) -> Any:
+    return types.Array(array.dtype, 1, "C")
+
+
+def _part(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    """Write the code of `part`."""
+    whole, start, stop = args
+    return _jit.view(context, builder, signature.args[0], whole, start, builder.sub(stop, start))
+
+
+@intrinsic
+def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
+    """The operand for the elements from start to stop; a run is written out into `room`."""
     if isinstance(operand, types.Array):
-        return lambda operand, start, stop, room: operand[start:stop]
-    return lambda operand, start, stop, room: operand
+        return _view(operand)(operand, types.int64, types.int64, room), lambda c, b, s, args: _part(c, b, s, args[:3])
+    if not isinstance(operand, types.BaseTuple):
+        return operand(operand, types.int64, types.int64, room), lambda c, b, s, args: args[0]
+    written = _view(room)
+    function = typing.resolve_value_type(spread)
+    inner = function.get_call_type(typing, (operand, types.int64, written), {})
+
+    def write_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        run, start, stop, whole = args
+        first = context.get_constant(types.int64, 0)
+        target = _jit.view(context, builder, room, whole, first, builder.sub(stop, start))
+        context.get_function(function, inner)(builder, (run, start, target))
+        return target
+
+    return written(operand, types.int64, types.int64, room), write_out
 
 
-def item(operand: Any, i: int) -> Any:
+@intrinsic
+def item(typing: Any, operand: Any, i: Any) -> Any:
     """Entry i of a block; for None it is True, which as a weight is 1."""
-
-
-@_jit.by_type(item)
-def _item(operand: Any, i: Any) -> Any:
-    if isinstance(operand, types.Array):
-        return lambda operand, i: operand[i]
     if isinstance(operand, types.NoneType):
-        return lambda operand, i: True
-    return lambda operand, i: operand
+        return types.boolean(operand, i), lambda context, *_: context.get_constant(types.boolean, True)
+    if not isinstance(operand, types.Array):
+        return operand(operand, i), lambda context, builder, signature, args: args[0]
+
+    def load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(operand)(context, builder, args[0]).data
+        return context.unpack_value(builder, operand.dtype, builder.gep(data, [args[1]], inbounds=True))
+
+    return operand.dtype(operand, types.int64), load
 
 
 @_jit.scalar
 def past_line(values: Any, i: int) -> int:
     """How many elements before element i the cache line that it lies in begins."""
-    return (values.ctypes.data // values.itemsize + i) % (CACHE_LINE // values.itemsize)
+    return (_jit.address(values) // values.itemsize + i) % (CACHE_LINE // values.itemsize)
 
 
-def read_ahead(operand: Any, start: int) -> None:
+@intrinsic
+def read_ahead(typing: Any, operand: Any, start: Any) -> Any:
     """Ask for the memory that will be read soon after element `start` of a block; what is not there does no harm."""
 
+    def ask(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(operand, types.Array):
+            data = context.make_array(operand)(context, builder, args[0]).data
+            begin = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+            for offset in range(AHEAD, AHEAD + TILE * operand.dtype.bitwidth // 8, CACHE_LINE):
+                _jit.prefetch(builder, builder.gep(begin, [ir.IntType(64)(offset)]))
+        return context.get_dummy_value()
 
-@_jit.by_type(read_ahead)
-def _read_ahead(operand: Any, start: Any) -> Any:
-    def ask(operand: Any, start: Any) -> None:
-        begin = operand.ctypes.data + start * operand.itemsize + AHEAD
-        for line in range(begin, begin + TILE * operand.itemsize, CACHE_LINE):
-            _jit.prefetch(line)
-
-    return ask if isinstance(operand, types.Array) else lambda operand, start: None
+    return types.none(operand, types.int64), ask
 
 
 @_jit.routine
-def spread(run: Any, start: int, size: int, room: Any) -> Any:
+def spread(run: Any, start: int, room: Any) -> None:
     """Write out a block of a run, in whole vectors: what goes beyond an entry's last element is written over.
 
-    `room` has space for a vector more.
+    Behind `room` there is space for a vector more.
     """
     _jit.not_inlined()
-    _jit.wide_vectors()
     entries, repeat, period = run
+    size = room.size
     entry, done = divmod(start % (repeat * period), repeat)
     for k in range(0, min(repeat - done, size), VECTOR):
         _jit.store_vector(room, k, entries[entry])
@@ -147,4 +162,3 @@ def spread(run: Any, start: int, size: int, room: Any) -> Any:
                     _jit.store_vector(room, k, entries[e])
                 i += repeat
         entry = stop
-    return room[:size]

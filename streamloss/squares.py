@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from numba import float64, int64
 
 from . import _jit
 from .blocks import I64, UNKNOWN, add_exactly, prepare
 from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
-from .operands import BLOCK, block, is_one, room_for, scratch
+from .operands import BLOCK, block, is_one, room, scratch
 
 SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose products are exact
 
@@ -57,8 +57,9 @@ def accumulate_squares(
 ) -> None:
     """Add the squares and products of the elements from start to stop; the arguments of `cpu.accumulate`."""
     weights_room, mask_room = scratch(weights), scratch(mask)
-    terms, used_weights = room_for(start, stop), room_for(start, stop)
-    upper, lower, counts = room_for(start, stop), room_for(start, stop), np.zeros(COUNTS, np.int64)
+    terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
+    upper, lower, counts = room(BLOCK, float64), room(BLOCK, float64), room(COUNTS, int64)
+    counts[:] = 0
     term_squares = state[TERM_SQUARES : TERM_SQUARES + SUM_WORDS]
     products = state[PRODUCTS : PRODUCTS + SUM_WORDS]
     weight_squares = state[WEIGHT_SQUARES : WEIGHT_SQUARES + SUM_WORDS]

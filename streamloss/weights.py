@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numba import float64
+from numba import float64, int64
 from numba.core import types
+from numba.extending import intrinsic
 
 from . import _jit
 from .blocks import I64, UNKNOWN, add_exactly
 from .exact import SUM_WORDS, carry, deposit_float
-from .operands import BLOCK, item
+from .operands import BLOCK, item, part, room
 
 
 def add_shared(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> Any:
@@ -25,15 +25,12 @@ def add_shared(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: 
     """
 
 
-def summed(weights: Any, mask: Any, omit: Any, block: Any) -> Any:
-    """The block of weights if they are to be summed beside the terms, or None, known at compile time."""
-
-
-@_jit.by_type(summed)
-def _summed(weights: Any, mask: Any, omit: Any, block: Any) -> Any:
+@intrinsic
+def summed(typing: Any, weights: Any, mask: Any, omit: Any, block: Any) -> Any:
+    """The block of weights if they are to be summed beside the terms, otherwise None."""
     if _are_shared(weights, mask, omit):
-        return lambda weights, mask, omit, block: None
-    return lambda weights, mask, omit, block: block
+        return types.none(weights, mask, omit, block), lambda context, *_: context.get_dummy_value()
+    return block(weights, mask, omit, block), lambda context, builder, signature, args: args[3]
 
 
 def _are_shared(weights: Any, mask: Any, omit: Any) -> bool:
@@ -76,7 +73,7 @@ def add_run(run: Any, start: int, stop: int, total: Any) -> int:
             number, times = min(there // repeat, period - entry), repeat
         else:
             number, times = I64(1), min(there, repeat - done)
-        nonzero += times * add_times(entries[entry : entry + number], times, total)
+        nonzero += times * add_times(part(entries, entry, entry + number), times, total)
         start += number * times
     return nonzero
 
@@ -85,17 +82,18 @@ def add_run(run: Any, start: int, stop: int, total: Any) -> int:
 def add_times(values: Any, times: int, total: Any) -> int:
     """Add the sum of numbers, times an integer below 2**31, to a sum; how many of the numbers are not 0."""
     _jit.not_inlined()
-    part, room = np.zeros(SUM_WORDS, np.int64), np.empty(BLOCK)
+    once, block = room(SUM_WORDS, int64), room(BLOCK, float64)
+    once[:] = 0
     nonzero = 0
     window = I64(UNKNOWN)
     for start in range(0, values.size, BLOCK):
         stop = min(start + BLOCK, values.size)
         for i in range(stop - start):
-            room[i] = values[start + i]
-            nonzero += room[i] != 0.0
-        window = add_exactly(room[: stop - start], part, window)
-    carry(part)
+            block[i] = values[start + i]
+            nonzero += block[i] != 0.0
+        window = add_exactly(part(block, 0, stop - start), once, window)
+    carry(once)
     for k in range(SUM_WORDS):
-        total[k] += part[k] * times
+        total[k] += once[k] * times
     carry(total)
     return nonzero
