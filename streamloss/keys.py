@@ -97,8 +97,11 @@ def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
     codes = np.asarray(column.codes)
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
-    if codes.size and not -1 <= int(codes.min()) <= int(codes.max()) < len(column.values):
+    low, high = (int(codes.min()), int(codes.max())) if codes.size else (NULL, NULL)
+    if low < NULL or high >= len(column.values):
         raise ValueError(f"by has codes beyond its {len(column.values)} values")
+    if low > NULL and len(column.values) <= FEW:
+        return unite(codes.astype(np.int32, copy=False), list(column.values))
     found, codes = number(codes)
     return unite(codes, [None if code == NULL else column.values[code] for code in found.tolist()])
 
@@ -157,7 +160,7 @@ def number(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Codes]:
         found, inverse = np.unique(values, return_inverse=True)
         return found, inverse.astype(np.int32)
     small = values.dtype.itemsize < 4  # the difference may not fit the dtype of the values
-    offsets = values.astype(np.int32) - np.int32(low) if small else values - values.dtype.type(low)
+    offsets = np.subtract(values, low, dtype=np.int32) if small else values - values.dtype.type(low)
     if high - low < FEW:
         return np.array(range(low, high + 1)), offsets.astype(np.int32, copy=False)
     present = np.zeros(high - low + 1, np.bool_)

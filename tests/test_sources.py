@@ -8,7 +8,9 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from datetime import datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
@@ -17,12 +19,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
+import streamloss
 from streamloss import Accumulator
 from streamloss.files import arrays, parquet, part, text
-from streamloss.files.ahead import ahead
+from streamloss.files.ahead import ahead, side_by_side
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
 from streamloss.keys import Coded, read
@@ -888,6 +892,38 @@ def test_many_different_keys_keep_their_codes(length):
     assert [key for (key,) in score(source)[1]] == pl.concat(frames)["k"].to_list()
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("pages", ["dictionaries", "plain", "dictionaries, then plain", "of Arrow's categories"])
+def test_keys_of_text_whatever_their_dictionaries(tmp_path, pages, large, monkeypatch):
+    """Every row group has a dictionary of its own, in an order of its own, with values that no row has."""
+    if large:
+        monkeypatch.setattr(parquet, "LARGE", 0)
+    rng = np.random.default_rng(9)
+    names = pa.array([f"key {i} that is longer than a view" for i in range(300)] + ["", "2013-01-31 05:00:00"])
+    tables = []
+    for _ in range(5):
+        codes = pa.array(rng.integers(0, 250, 3000).astype(np.int32), mask=rng.random(3000) < 0.1)
+        keys = pa.DictionaryArray.from_arrays(codes, names.take(pa.array(rng.permutation(len(names)))))
+        keys = keys if "categories" in pages else keys.dictionary_decode()
+        tables.append(pa.table({"y": np.zeros(3000), "k": keys}))
+    options = {"use_dictionary": pages != "plain", "dictionary_pagesize_limit": 2000 if "then" in pages else 1 << 20}
+    with pq.ParquetWriter(tmp_path / "t.parquet", tables[0].schema, **options) as writer:
+        for table in tables:
+            writer.write_table(table)
+    found = score(open_source(tmp_path / "t.parquet", "y", "y", by=["k"]))[1]
+    expected = [name for table in tables for name in table["k"].cast(pa.string()).to_pylist()]
+    assert [key for (key,) in found] == [name and name.replace(" 05", "T05") for name in expected]
+
+
+def test_numbers_in_the_path_beside_keys_in_the_file(tmp_path):
+    folder = tmp_path / "y=1" / "p=3"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"k": ["a", "b", "a"]}).write_parquet(folder / "t.parquet")
+    assert streamloss.score(tmp_path, labels="y", predictions="p").count == 3
+    found = streamloss.score(tmp_path, labels="y", predictions="p", by="k")
+    assert {key: (group.count, group.result()) for key, group in found.items()} == {"a": (2, 4.0), "b": (1, 4.0)}
+
+
 # --------------------------------------------------------------------------------- lines
 
 
@@ -1082,6 +1118,32 @@ def test_reading_ahead_is_bounded_and_ends_with_its_reader():
     assert threading.active_count() == before
     assert closed == ["streamloss-ahead"]
     assert len(fetched) <= 5
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_calls_side_by_side_keep_their_order_and_bring_errors(threads):
+    def call(i):
+        time.sleep(0.01 * (i % 3 == 0))
+        return i if i < 20 else {}[i]
+
+    reader = side_by_side([partial(call, i) for i in range(30)], threads)
+    assert [next(reader) for _ in range(20)] == list(range(20))
+    with pytest.raises(KeyError, match="20"):
+        next(reader)
+    assert list(side_by_side([], threads)) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_calls_side_by_side_are_bounded_and_end_with_their_reader(threads):
+    called = []
+    before = threading.active_count()
+    reader = side_by_side([partial(called.append, i) for i in range(100)], threads)
+    next(reader)
+    next(reader)
+    reader.close()
+    assert threading.active_count() == before
+    assert sorted(called) == list(range(len(called)))
+    assert len(called) <= 2 + threads + 1
 
 
 @pytest.mark.parametrize("kind", ["parquet", "one row group", "csv", "csv.gz", "ndjson.zst", "arrow"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -46,3 +46,42 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
         stopped.set()
         slots.release()
         thread.join()
+
+
+def side_by_side(calls: Sequence[Callable[[], T]], threads: int) -> Generator[T, None, None]:
+    """What the calls return, in their order, made by that many threads, and one more than that before it is asked for.
+
+    An exception comes where the value would have come. When this generator is closed, the threads end after the calls
+    that they are in.
+    """
+    results: list[SimpleQueue[Any]] = [SimpleQueue() for _ in calls]
+    slots = threading.Semaphore(threads + 1)
+    numbers = iter(range(len(calls)))  # next() is one step under the GIL: no call is made twice
+    stopped = threading.Event()
+
+    def work() -> None:
+        while slots.acquire() and not stopped.is_set():
+            number = next(numbers, None)
+            if number is None:
+                return
+            try:
+                results[number].put((calls[number](), None))
+            except BaseException as error:  # a panic in a reader is no Exception
+                results[number].put((None, error))
+
+    workers = [threading.Thread(target=work, name="streamloss-reader", daemon=True) for _ in calls[:threads]]
+    for worker in workers:
+        worker.start()
+    try:
+        for result in results:
+            value, error = result.get()
+            if error is not None:
+                raise error
+            yield value
+            del value
+            slots.release()
+    finally:
+        stopped.set()
+        slots.release(threads)
+        for worker in workers:
+            worker.join()

@@ -131,14 +131,16 @@ class Selection:
 
     def __init__(self, columns: list[Column], constants: Mapping[str, pl.Series]) -> None:
         self.columns, self._constants = columns, constants
+        self._literals = [pl.lit(value[0], value.dtype).alias(name) for name, value in constants.items()]
+        self._values = [(column.text, _values(column).alias(str(i))) for i, column in enumerate(columns)]
         self._kinds = Kinds()
         self._kinds.check(columns, "chunk 0")
 
-    def of(self, frame: Frame) -> Frame:
+    def of(self, frame: Frame, without: Collection[str] = ()) -> Frame:
         """Numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
-        constants = [pl.lit(value[0], value.dtype).alias(name) for name, value in self._constants.items()]
-        chosen = [_values(column).alias(str(i)) for i, column in enumerate(self.columns)]
-        return frame.with_columns(constants).select(chosen)
+        if self._literals:
+            frame = frame.with_columns(self._literals)
+        return frame.select(values for name, values in self._values if name not in without)
 
     def again(self, schema: pl.Schema, name: str) -> Selection:
         """The same columns in another table; TypeError if they are of another kind there."""
@@ -158,10 +160,11 @@ class Selection:
 
     @property
     def text_keys(self) -> list[str]:
-        """Columns of text of the file that are keys as they are, and nothing else."""
+        """Columns of text of the file that are keys as they are, and nothing else; not all that are needed of it."""
         used = [root for column in self.columns for root in column.roots]
         keys = [c.text for c in self.columns if c.role == "by" and c.dtype == pl.String and c.roots == (c.text,)]
-        return [key for key in keys if used.count(key) == 1 and key not in self._constants]
+        keys = [key for key in keys if used.count(key) == 1 and key not in self._constants]
+        return keys if len(keys) < len(self.roots) else []
 
     def _roots(self, columns: Iterable[Column]) -> list[str]:
         return [r for r in dict.fromkeys(r for column in columns for r in column.roots) if r not in self._constants]

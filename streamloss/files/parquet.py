@@ -1,31 +1,32 @@
-"""Parquet files: through Polars, and through Arrow where a row group is too large to hold.
+"""Parquet files, decoded by Arrow: several runs of row groups at once, or a large row group bit by bit.
 
-100 M rows, two float32 columns, 800 MB, two cores:
-
-=====================  =======================  ========================
-reader                 row groups of 1 M rows   one row group
-=====================  =======================  ========================
-Polars                 0.40 s, 166 MB           0.57 s, 1,109 MB
-Arrow, not buffering   0.40 s, 119 MB           0.54 s, 141 MB
-=====================  =======================  ========================
-
-Polars decodes row groups side by side, Arrow only columns: with more cores Polars is faster. But Arrow hands on the
-dictionary that a column of text is stored with, where Polars writes out every string.
+Arrow decodes the columns of a row group side by side, in threads of its own, and hands on the dictionary that a column
+of text is stored with, where Polars writes out every string. It does not decode row groups side by side: that is done
+here. 30 M rows in row groups of 120 k rows take 0.35 s of processor time for two columns of float32 (Polars: 0.36), and
+0.13 s for a column of text of which 20 are different (Polars: 0.13 s, for the text itself).
 """
 
 from __future__ import annotations
 
-import itertools
+from bisect import bisect_right
 from collections.abc import Iterator
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .._threads import get_num_threads
+from ..keys import Coded, timestamp
+from .ahead import side_by_side
 from .columns import Selection
 from .part import ERRORS, ROWS, Piece, local_identity, readable
 
-LARGE = 1 << 25  # bytes of the columns of a row group: Polars holds several groups at once
+LARGE = 1 << 25  # bytes of the columns of a row group that is not read at once: several groups would be
+BUFFER = 1 << 20  # bytes of a column of a large row group that are read from the file at once
 
 
 class Parquet:
@@ -38,48 +39,97 @@ class Parquet:
         if self.size == 0:
             raise ValueError(f"{path} is empty")
         try:
-            metadata = pq.read_metadata(path)
+            metadata = self._metadata = pq.read_metadata(path)
             self.schema = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
         except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
         self.rows: int | None = metadata.num_rows
         self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        self._starts = [0, *itertools.accumulate(group.num_rows for group in self._groups)]
+        self._starts = [0, *accumulate(group.num_rows for group in self._groups)]
         self._names = [metadata.schema.column(i).name for i in range(metadata.num_columns)]
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
-        arrow = bool(columns.text_keys) or self._is_large(columns.roots)
-        frames = self._through_arrow(columns, row) if arrow else self._through_polars(columns, row)
+        sizes = self._sizes(columns.roots)
+        large = max(sizes, default=0) > LARGE
+        pieces = self._bit_by_bit(columns, row) if large else self._side_by_side(columns, row, sizes)
         try:
-            for frame in frames:
-                row += frame.height
-                yield Piece(frame, self.size * row // max(1, self.rows or 0))
+            for piece in pieces:
+                row += piece.frame.height
+                yield piece._replace(bytes=self.size * row // max(1, self.rows or 0))
         except (*ERRORS, OSError) as error:
             raise readable(self.name, error) from error
 
-    def _is_large(self, columns: list[str]) -> bool:
-        """Whether some row group is: by what its encodings say, or 8 bytes a number, for they may repeat numbers."""
+    def _sizes(self, columns: list[str]) -> list[int]:
+        """The bytes of each row group: by what its encodings say, or 8 bytes a number, for they may repeat numbers."""
         places = [i for i, name in enumerate(self._names) if name in columns]
-        return any(
-            max(8 * len(places) * group.num_rows, sum(group.column(i).total_uncompressed_size for i in places)) > LARGE
+        return [
+            max(8 * len(places) * group.num_rows, sum(group.column(i).total_uncompressed_size for i in places))
             for group in self._groups
-        )
+        ]
 
-    def _through_polars(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
-        frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)
-        yield from columns.of(frame).collect_batches(chunk_size=ROWS, engine="streaming")
-
-    def _through_arrow(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
-        group = max(i for i, start in enumerate(self._starts) if start <= row) if row else 0
-        skip = row - self._starts[group]
-        keys = columns.text_keys
-        with pq.ParquetFile(self._path, pre_buffer=False, buffer_size=1 << 20, read_dictionary=keys) as file:
-            groups = list(range(group, len(self._starts) - 1))
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=columns.roots):
+    def _bit_by_bit(self, columns: Selection, row: int) -> Iterator[Piece]:
+        """Row group after row group, of which Arrow decodes columns side by side."""
+        first, skip = self._find(row)
+        groups = list(range(first, len(self._groups)))
+        with self._open(columns, buffer_size=BUFFER) as file:
+            for batch in file.iter_batches(ROWS, row_groups=groups, columns=self._needed(columns)):
                 if skip < batch.num_rows:
-                    yield columns.of(pl.DataFrame(batch.slice(skip)))
+                    yield _piece(pa.Table.from_batches([batch.slice(skip)]), columns)
                 skip = max(0, skip - batch.num_rows)
+
+    def _side_by_side(self, columns: Selection, row: int, sizes: list[int]) -> Iterator[Piece]:
+        """Runs of row groups, several at once."""
+        first, skip = self._find(row)
+        starts = [skip] + [0] * len(self._groups)
+        calls = [partial(self._read, columns, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
+        for pieces in side_by_side(calls, get_num_threads()):
+            yield from pieces
+
+    def _read(self, columns: Selection, groups: list[int], skip: int) -> list[Piece]:
+        with self._open(columns) as file:
+            table = file.read_row_groups(groups, self._needed(columns))
+        return [_piece(table.slice(start, ROWS), columns) for start in range(skip, table.num_rows, ROWS)]
+
+    def _open(self, columns: Selection, buffer_size: int = 0) -> Any:
+        keys = columns.text_keys
+        return pq.ParquetFile(self._path, metadata=self._metadata, read_dictionary=keys, buffer_size=buffer_size)
+
+    def _needed(self, columns: Selection) -> list[str]:
+        """The columns to read; one, if only its length is wanted."""
+        return columns.roots or self.schema.names()[:1]
+
+    def _find(self, row: int) -> tuple[int, int]:
+        """The row group that a row lies in, and how many of its rows come before."""
+        group = bisect_right(self._starts, row) - 1
+        return group, row - self._starts[group]
+
+    def _runs(self, first: int, sizes: list[int]) -> Iterator[list[int]]:
+        """Neighbouring row groups, from one on: of as many rows as a batch should have, and not large together."""
+        run: list[int] = []
+        rows = size = 0
+        for group in range(first, len(self._groups)):
+            rows, size = rows + self._groups[group].num_rows, size + sizes[group]
+            if run and (rows > ROWS or size > LARGE):
+                yield run
+                run, rows, size = [], self._groups[group].num_rows, sizes[group]
+            run.append(group)
+        if run:
+            yield run
+
+
+def _piece(table: pa.Table, columns: Selection) -> Piece:
+    texts = {name: _coded(table.column(name)) for name in columns.text_keys}
+    frame = columns.of(pl.DataFrame(table.drop_columns([*texts])), without=texts)
+    return Piece(frame, 0, texts=texts)
+
+
+def _coded(texts: pa.ChunkedArray) -> Coded:
+    """Keys of text with the dictionaries that they are stored with, which become one."""
+    keys = texts.combine_chunks()
+    values = [timestamp(text) for text in keys.dictionary.to_pylist()]
+    codes = keys.indices.fill_null(-1) if keys.null_count else keys.indices  # which would copy them for nothing
+    return Coded(codes.to_numpy(), values)
 
 
 open_part = Parquet

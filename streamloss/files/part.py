@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 import pyarrow as pa
 
+from ..keys import Coded
 from .columns import Selection
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
@@ -21,6 +23,7 @@ class Piece(NamedTuple):
     frame: pl.DataFrame
     bytes: int  # of the file that have been read up to the end of this piece, an estimate
     offset: int = 0  # where reading can go on, for a format that needs more than the number of rows
+    texts: Mapping[str, Coded] = MappingProxyType({})  # keys that the frame is without
 
 
 class Part(Protocol):

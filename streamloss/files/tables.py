@@ -17,7 +17,7 @@ from .ahead import ahead
 from .coding import Coder
 from .columns import Selection
 from .formats import TABLES, ending, opener
-from .part import Part
+from .part import Part, Piece
 from .paths import File, find, is_url
 from .remote import Remote
 from .source import Batch, Columns, Position
@@ -61,18 +61,18 @@ class Table:
                 place = partial(_place, part.name, row)
                 row, rows = row + piece.frame.height, rows + piece.frame.height
                 end = Position(i, row, rows, before + piece.bytes, piece.offset)
-                held = self._batch(piece.frame, coders, end, place, part.name)
+                held = self._batch(piece, coders, end, place, part.name)
             before, row, offset = before + part.size, 0, 0
             if held is not None:
                 yield held._replace(end=Position(i + 1, 0, rows, before))
 
-    def _batch(self, frame: pl.DataFrame, coders: list[Coder], end: Position, place: Any, name: str) -> Batch:
-        series = iter(frame.iter_columns())
+    def _batch(self, piece: Piece, coders: list[Coder], end: Position, place: Any, name: str) -> Batch:
+        series = iter(piece.frame.iter_columns())
         labels = next(series).to_numpy()
         predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
         weights = None if self.columns.weights is None else next(series).to_numpy()
         by = zip(coders, self.columns.by, strict=True)
-        keys = tuple(_coded(coder, next(series), text, name) for coder, text in by)
+        keys = tuple(piece.texts.get(text) or _coded(coder, next(series), text, name) for coder, text in by)
         return Batch(labels, predictions, weights, keys, end, place)
 
 
