@@ -305,7 +305,7 @@ class Text:
 
 
 def _lacks(frame: pl.DataFrame) -> bool:
-    """Whether some value is missing, as where a record has too few fields, or is a text that stands for a missing one."""
+    """Whether some value is missing, as where a record has too few fields, or stands for a missing one."""
     return any(
         column.null_count() > 0
         or (column.dtype.is_float() and bool(column.is_nan().any()))
