@@ -952,6 +952,19 @@ def test_a_file_of_lines_may_be_cut_at_any_byte(tmp_path, name, packing, monkeyp
         assert [key for (key,) in score(source)[1]] == expected[1]
 
 
+@pytest.mark.parametrize("missing", text.MISSING)
+def test_what_is_missing_is_missing_in_every_block(tmp_path, missing, monkeypatch):
+    """Blocks in which nothing is missing are parsed in another way than the others."""
+    rows = [["1", "1.5", "a"], [missing, "1.5", "a"], ["1", missing, "b"], ["1", "2.5", missing], ["2", "2.5", "b"]] * 2
+    (tmp_path / "t.csv").write_text("\n".join(map(",".join, [["y", "x", "k"], *rows])))
+    values = [[None if value == missing else value for value in row] for row in rows]
+    for block in (8, 16, 40, 1 << 20):
+        monkeypatch.setattr(text, "BLOCK", block)
+        source = open_source(tmp_path / "t.csv", "coalesce(y, 7)", "x", by=["k", "x"])
+        assert labels(source).tolist() == [float(y or 7) for y, _, _ in values]
+        assert score(source)[1] == [(k, x) for _, x, k in values]
+
+
 def test_numbers_look_alike_in_the_first_records_and_later(tmp_path):
     odd = ["+1", " 1", "Infinity", "NAN", "#N/A", "<NA>", "-inf", "1e5"]
     early = [f"{value},{value}\n" for value in odd]
