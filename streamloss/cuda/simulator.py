@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 from numba.core import types
+from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
 from . import compiling
@@ -23,16 +24,58 @@ _lock = threading.Lock()  # the simulator runs one kernel at a time
 
 
 def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
-    """The array of a block that its threads share, one for each line that asks for one.
-
-    The simulator's own has no lock: threads that ask at the same time may get two.
-    """
-    with _shared_lock:
-        return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
+    """The array of a block that its threads share, one for each line that asks for one; Numba's own looks it up slowly."""
+    return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
 
 
-_shared_lock = threading.Lock()
+class _Thread(simulator.BlockThread):  # type: ignore[misc]
+    """A thread of a block, which runs when it is its turn, until the others have to catch up."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._turn, self._rest = threading.Lock(), threading.Lock()
+        self._turn.acquire()
+        self._rest.acquire()
+
+    def run(self) -> None:
+        """Wait for the first turn, and run to the end."""
+        self._turn.acquire()
+        super().run()
+        self.done = True
+        self._rest.release()
+
+    done = False
+
+    def go(self) -> bool:
+        """Let it run up to the next barrier; False if it came to its end."""
+        self._turn.release()
+        self._rest.acquire()
+        if self.exception is not None:
+            raise self.exception[0].with_traceback(self.exception[1])
+        return not self.done
+
+    def syncthreads(self) -> None:
+        """Let the others catch up."""
+        self._rest.release()
+        self._turn.acquire()
+
+
+class _Block(simulator.BlockManager):  # type: ignore[misc]
+    """A block whose threads take turns; Numba's own polls them, and takes ten times as long."""
+
+    def run(self, block: tuple[int, ...], *args: Any) -> None:
+        """Run the kernel's threads."""
+        threads = [
+            _Thread(lambda: self._f(*args), self, block, thread, False) for thread in np.ndindex(*self._block_dim)
+        ]
+        for thread in threads:
+            thread.start()
+        while threads:
+            threads = [thread for thread in reversed(threads) if thread.go()]
+
+
 FakeCUDAShared.array = _shared_array
+simulator.BlockManager = _Block
 
 
 def count() -> int:
@@ -80,12 +123,7 @@ class Function:
         arguments = _arguments(self._signature, left)
         assert not left
         with _lock:
-            interval = sys.getswitchinterval()
-            sys.setswitchinterval(1e-5)  # the simulator polls its threads, and would hold them up
-            try:
-                self._kernel[blocks, self._threads](*arguments)
-            finally:
-                sys.setswitchinterval(interval)
+            self._kernel[blocks, self._threads](*arguments)
 
 
 def _arguments(signature: tuple[Any, ...], left: list[Any]) -> tuple[Any, ...]:
