@@ -20,31 +20,31 @@ from . import compiling
 LEGACY = 0
 DEVICES = 2  # pretended, so that there are several
 _kept: list[np.ndarray[Any, Any]] = []
+_borrowed: dict[int, np.ndarray[Any, Any]] = {}
 _lock = threading.Lock()  # the simulator runs one kernel at a time
 
 
 def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
-    """The array of a block that its threads share, one for each line that asks for one; Numba's own looks it up slowly."""
+    """The array of a block that its threads share, one for each line that asks for one; Numba's own looks long."""
     return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
 
 
-class _Thread(simulator.BlockThread):  # type: ignore[misc]
-    """A thread of a block, which runs when it is its turn, until the others have to catch up."""
+class _Thread(simulator.BlockThread):
+    """A thread of a block, which runs when it is its turn, up to the next barrier."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._turn, self._rest = threading.Lock(), threading.Lock()
+        self._turn, self._rest, self.done = threading.Lock(), threading.Lock(), False
         self._turn.acquire()
         self._rest.acquire()
 
     def run(self) -> None:
         """Wait for the first turn, and run to the end."""
         self._turn.acquire()
-        super().run()
+        if not self.abort:
+            super().run()
         self.done = True
         self._rest.release()
-
-    done = False
 
     def go(self) -> bool:
         """Let it run up to the next barrier; False if it came to its end."""
@@ -55,13 +55,24 @@ class _Thread(simulator.BlockThread):  # type: ignore[misc]
         return not self.done
 
     def syncthreads(self) -> None:
-        """Let the others catch up."""
+        """Let the others come to the barrier, too."""
         self._rest.release()
         self._turn.acquire()
+        if self.abort:
+            raise SystemExit
+
+    def stop(self) -> None:
+        """Let it end at the barrier where it is."""
+        self.abort = True
+        if not self.done:
+            self._turn.release()
 
 
-class _Block(simulator.BlockManager):  # type: ignore[misc]
-    """A block whose threads take turns; Numba's own polls them, and takes ten times as long."""
+class _Block(simulator.BlockManager):
+    """A block whose threads take turns, in one order and then in the other: what lacks a barrier goes wrong.
+
+    Numba's own lets them run at once and polls them; a small kernel takes six times as long.
+    """
 
     def run(self, block: tuple[int, ...], *args: Any) -> None:
         """Run the kernel's threads."""
@@ -70,8 +81,12 @@ class _Block(simulator.BlockManager):  # type: ignore[misc]
         ]
         for thread in threads:
             thread.start()
-        while threads:
-            threads = [thread for thread in reversed(threads) if thread.go()]
+        try:
+            while threads:
+                threads = [thread for thread in reversed(threads) if thread.go()]
+        finally:
+            for thread in threads:
+                thread.stop()
 
 
 FakeCUDAShared.array = _shared_array
@@ -172,6 +187,23 @@ def allocate(size: int) -> int:
 def clear(address: int, size: int) -> None:
     """Set bytes to zero."""
     memory(address, size)[:] = 0
+
+
+def borrow(size: int, stream: int) -> int:
+    """The address of so many bytes, with nothing particular in them."""
+    array = np.full(size, 0xAA, np.uint8)
+    _borrowed[array.ctypes.data] = array
+    return array.ctypes.data
+
+
+def give_back(address: int, stream: int) -> None:
+    """Give back what `borrow` gave."""
+    del _borrowed[address]
+
+
+def zero(address: int, size: int, stream: int) -> None:
+    """Set bytes to zero."""
+    clear(address, size)
 
 
 def fetch(address: int, array: np.ndarray[Any, Any]) -> None:

@@ -17,6 +17,8 @@ from ..exact import Words
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver
+from .groups import added as added_by_groups
+from .groups import on_host
 from .updates import Operands, Partials, alone, checked, find_nan, launch
 from .views import View
 
@@ -171,4 +173,4 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         return partial.fetch()
 
 
-__all__ = ["Partials", "add_staged", "alone", "alone_staged", "checked", "find_nan"]
+__all__ = ["Partials", "add_staged", "added_by_groups", "alone", "alone_staged", "checked", "find_nan", "on_host"]

@@ -45,6 +45,11 @@ class View(NamedTuple):
         return len(self.shape)
 
     @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
     def extent(self) -> int:
         """The number of elements from the lowest address to the highest."""
         if 0 in self.shape:
