@@ -161,17 +161,20 @@ def filled(arguments: list[Any], places: list[int], operands: Sequence[Any]) -> 
 
 
 class Partial:
-    """What an accumulator has seen on one device: copies of its state, to which kernels add."""
+    """What an accumulator has seen on one device: copies of its state, to which kernels add.
 
-    def __init__(self, device: Device, words: int) -> None:
+    They are memory of the device's own, unless the address of `memory` is given: SLOTS states, all zero.
+    """
+
+    def __init__(self, device: Device, words: int, memory: int | None = None) -> None:
         self.device, self.words = device, words
-        self.address = device.take(words)
+        self.address = device.take(words) if memory is None else memory
+        self._taken = memory is None
         self._uncarried = 0  # at most so many elements in any slot
 
     def __del__(self) -> None:
-        address = getattr(self, "address", None)
-        if address is not None:
-            self.device.give_back(address, self.words)
+        if getattr(self, "_taken", False):
+            self.device.give_back(self.address, self.words)
 
     def array(self) -> tuple[int, ...]:
         """The words of a kernel's argument."""

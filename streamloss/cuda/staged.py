@@ -17,9 +17,10 @@ from ..exact import Words
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver
+from .elements import SLOTS
 from .groups import added as added_by_groups
 from .groups import on_host
-from .updates import Operands, Partials, alone, checked, find_nan, launch
+from .updates import Operands, Partials, add_to, alone, checked, find_nan, launch
 from .views import View
 
 PIECE = 1 << 18  # elements
@@ -173,4 +174,15 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         return partial.fetch()
 
 
-__all__ = ["Partials", "add_staged", "added_by_groups", "alone", "alone_staged", "checked", "find_nan", "on_host"]
+__all__ = [
+    "SLOTS",
+    "Partials",
+    "add_staged",
+    "add_to",
+    "added_by_groups",
+    "alone",
+    "alone_staged",
+    "checked",
+    "find_nan",
+    "on_host",
+]

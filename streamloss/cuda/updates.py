@@ -264,6 +264,14 @@ def alone(loss: Loss, operands: Operands, words: int) -> Words:
     return partial.fetch()
 
 
+def add_to(memory: int, loss: Loss, operands: Operands, omit: bool, words: int) -> None:
+    """Queue an update for SLOTS states at an address on the device of the operands; their sum is the state."""
+    if operands.labels.size:
+        device = devices.of(operands.labels.device)
+        with device.context:
+            launch(Partial(device, words, memory), loss, operands, omit, stream_of(operands))
+
+
 def find_nan(operands: Operands) -> arrays.NanFoundError:
     """The error for the first NaN among the elements that the mask keeps, from copies on the host."""
     y, p, w, k = (views.as_host(part) if isinstance(part, View) else part for part in operands[:4])
