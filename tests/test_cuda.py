@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamloss import Accumulator, GroupedAccumulator, mean_squared_error
+from streamloss import Accumulator, GroupedAccumulator, compute_weighted_loss, mean_squared_error
 from streamloss.keys import Coded
-from tests.backend import BLOCK, DeviceArray, adding_on, examples
+from tests.backend import BLOCK, SIMULATED, DeviceArray, adding_on, examples
 from tests.strategies import SIZES, chunks, floats
 from tests.test_arrays import fortran, full, patterns, permuted, reversed_, strided
 
@@ -435,6 +435,45 @@ def test_refusals_name_the_argument_and_change_nothing(call, error, message):
 @on_cuda
 def test_one_shot_functions_take_device_arrays():
     assert mean_squared_error(DeviceArray(V), DeviceArray(V[::-1])) == mean_squared_error(V, V[::-1])
+    weights = np.array([1.0, 0.5, 0.0])
+    found = mean_squared_error(*map(DeviceArray, (V, V[::-1], weights)), reduction="none")
+    np.testing.assert_array_equal(copied(found), mean_squared_error(V, V[::-1], weights, reduction="none"))
+    found = compute_weighted_loss(DeviceArray(V.astype(np.float32)), 0.1, reduction="none")
+    np.testing.assert_array_equal(copied(found), V * 0.1)
+    with pytest.raises(TypeError, match="losses must be real numbers"):
+        compute_weighted_loss(DeviceArray(V.astype(complex)), reduction="none")
+
+
+def copied(array):
+    return array.host if SIMULATED else array.copy_to_host()
+
+
+class WithDLPack:
+    """An array as JAX hands it over: through DLPack alone, by a capsule that keeps the memory."""
+
+    def __init__(self, array):
+        self._array = DeviceArray(array)._array if SIMULATED else DeviceArray(array)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream):
+        assert stream == 1  # the legacy stream
+        if SIMULATED:
+            return self._array.__dlpack__()
+        from numba import cuda
+
+        torch = pytest.importorskip("torch")
+        return torch.as_tensor(cuda.as_cuda_array(self._array), device="cuda").__dlpack__()
+
+
+@on_cuda
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u2", "?"])
+def test_arrays_that_have_dlpack_alone(layout, dtype):
+    labels, predictions = (layout(numbers((5, 4), seed).astype(dtype)) for seed in range(2))
+    found = Accumulator().update(WithDLPack(labels), WithDLPack(predictions))
+    assert found == Accumulator().update(labels, predictions)
 
 
 @on_cuda

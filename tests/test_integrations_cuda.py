@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from streamloss import Accumulator  # noqa: E402
+from streamloss import Accumulator, mean_squared_error  # noqa: E402
 from streamloss.integrations import _torch  # noqa: E402
 from streamloss.integrations import torch as integration  # noqa: E402
 from tests.backend import SIMULATED, adding_on  # noqa: E402
@@ -153,3 +153,12 @@ def test_transformers_leaves_padding_out():
             metrics(transformers.EvalPrediction(*there[:2]), compute_result=False)
         expected.update(target, preds, mask=target != -100.0)
     assert metrics.metrics["cosh"].compute() == expected.result()
+
+
+def test_the_losses_of_elements_are_tensors_there():
+    for (preds, target, weight), there in batches():
+        with nothing_waits():
+            found = mean_squared_error(there[1], there[0], there[2], reduction="none")
+        assert isinstance(found, torch.Tensor)
+        expected = mean_squared_error(target, preds, weight, reduction="none")
+        assert host(found).numpy().tobytes() == expected.tobytes()

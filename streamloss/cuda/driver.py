@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from cuda import bindings
 from cuda.bindings import driver as cu
+from numba import cuda
 
 from . import compiling
 
@@ -110,6 +111,11 @@ def allocate(size: int) -> int:
     _checked(cu.cuMemsetD8(address, 0, size))
     _checked(cu.cuCtxSynchronize())
     return address
+
+
+def new_array(shape: tuple[int, ...]) -> Any:
+    """An array of float64 on the current device, of Numba's kind, with nothing particular in it."""
+    return cuda.device_array(shape, np.float64)
 
 
 def clear(address: int, size: int) -> None:

@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,12 @@ def allocate(size: int) -> int:
     array = np.zeros(size, np.uint8)
     _kept.append(array)
     return array.ctypes.data
+
+
+def new_array(shape: tuple[int, ...]) -> Any:
+    """An array of float64, with nothing particular in it."""
+    array = np.full(shape, -7.0)
+    return SimpleNamespace(host=array, __cuda_array_interface__={**array.__array_interface__, "stream": None})
 
 
 def clear(address: int, size: int) -> None:

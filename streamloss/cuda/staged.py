@@ -21,7 +21,7 @@ from .elements import SLOTS
 from .groups import added as added_by_groups
 from .groups import on_host
 from .updates import Operands, Partials, add_to, alone, checked, find_nan, launch
-from .views import View
+from .views import View, empty_like
 
 PIECE = 1 << 18  # elements
 ROOM = PIECE * (4 * 8 + 1) + 64  # bytes: labels, predictions, weights, out and mask
@@ -183,6 +183,7 @@ __all__ = [
     "alone",
     "alone_staged",
     "checked",
+    "empty_like",
     "find_nan",
     "on_host",
 ]

@@ -89,6 +89,18 @@ def _of_torch(name: str, tensor: Any, torch: Any) -> View:
     return View(tensor.data_ptr(), code, tuple(tensor.shape), tensor.stride(), 0, device, stream, tensor)
 
 
+def empty_like(name: str, value: Any) -> Any:
+    """An array of float64 of the shape of another, where that lies: of torch or CuPy if that is, of Numba otherwise."""
+    torch, cupy = (sys.modules.get(library) for library in ("torch", "cupy"))
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.new_empty(value.shape, dtype=torch.float64)
+    array = view(name, value)
+    with devices.of(array.device).context:
+        if cupy is not None and isinstance(value, cupy.ndarray):
+            return cupy.empty(array.shape)
+        return devices.driver.new_array(array.shape)
+
+
 @cache
 def _codes_of_torch(torch: Any) -> dict[Any, str]:
     """The codes by torch's own dtypes."""
