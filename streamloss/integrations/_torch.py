@@ -52,15 +52,13 @@ def host(value: Any) -> Any:
     return value.detach().numpy()
 
 
-def has_kernels(device: torch.device | None) -> bool:
-    """Whether an accumulator adds tensors there: in host memory, and on CUDA devices where numba-cuda is installed."""
-    return device is None or (device.type == "cuda" and cuda.is_there())
+def has_kernels(device: torch.device) -> bool:
+    """Whether accumulators add tensors of that device: of a CUDA device, where numba-cuda is installed."""
+    return device.type == "cuda" and cuda.is_there()
 
 
-def placed(value: Any, device: torch.device | None) -> Any:
-    """An argument as an accumulator takes it beside tensors of that device: nothing waits, no tensor is copied."""
-    if device is None:
-        return host(value)
+def placed(value: Any, device: torch.device) -> Any:
+    """An argument as an accumulator takes it beside tensors of that device: numbers and tensors stay as they are."""
     return value if value is None or isinstance(value, numbers.Real) else there(value, device)
 
 

@@ -90,11 +90,14 @@ class Metric:
 
         """
         device = device_of(input, target, weight, mask)
-        if has_kernels(device):
-            arguments = (placed(value, device) for value in (target, input, weight))
-            with NAMES:
-                self._accumulator.update(*arguments, mask=placed(mask, device))
-            return self
+        with NAMES:
+            if device is None:
+                self._accumulator.update(host(target), host(input), host(weight), mask=host(mask))
+                return self
+            if has_kernels(device):
+                target, input, weight, mask = (placed(value, device) for value in (target, input, weight, mask))
+                self._accumulator.update(target, input, weight, mask=mask)
+                return self
         accumulator = self._accumulator
         if accumulator.nan == "raise":
             raise ValueError(f"nan='raise' would have to wait for {device}: use 'omit' or 'propagate', or host memory")
