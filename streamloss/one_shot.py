@@ -32,7 +32,7 @@ def mean_squared_error(
     -------
     float, or ndarray of float64
         The array, of the shape of labels, for the reduction "none". It lies where they do: for CUDA arrays it is a
-        torch tensor, a CuPy array or (for any other library) one of Numba's, and is not waited for.
+        torch tensor, a CuPy array or, for any other library, one of Numba's.
 
     Raises
     ------
