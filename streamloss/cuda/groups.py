@@ -36,29 +36,48 @@ def on_host(by: Any) -> Any:
 def added(loss: Loss, operands: Operands, codes: Codes, groups: int, omit: bool, words: int) -> Words:
     """The states of that many groups, each of so many words, after a chunk with a code below `groups` for each row."""
     states = np.zeros((groups, words), np.int64)
-    size = operands.labels.size
+    size, rank = operands.labels.size, operands.labels.ndim
     if not size:
         return states
+    codes = np.ascontiguousarray(codes)
+    found = np.empty((min(SLOTS, max(1, COPIED // groups)), groups, words), np.int64)
     device = devices.of(operands.labels.device)
-    copies = min(SLOTS, max(1, COPIED // groups))
-    found = np.empty((copies, groups, words), np.int64)
     with device.context:
         stream = updates.stream_of(operands)
         with Room(codes.nbytes, stream) as codes_room, Room(found.nbytes, stream) as room:
             driver.send(codes_room.address, codes, stream)
-            shape = codes.shape + (1,) * (operands.labels.ndim - 1)
-            strides = (1,) + (0,) * (operands.labels.ndim - 1)
+            shape, strides = codes.shape + (1,) * (rank - 1), (1,) + (0,) * (rank - 1)
             rows = View(codes_room.address, "i", shape, strides, 0, device.ordinal, None, None)
+            adders = [Adder(device, loss, (*operands, rows), omit, words)]
+            if words != STATE_WORDS:
+                adders.append(Adder(device, loss, (*operands[:4], None, rows), omit, words, squares=True))
             for first in range(0, size, MOST):
-                end = min(first + MOST, size)
                 room.clear()
-                for squares in (False, True)[: 1 + (words != STATE_WORDS)]:
-                    parts = (*(operands._replace(out=None) if squares else operands), rows)
-                    queue(device, loss, parts, (first, end), (omit, words, squares), room, (groups, copies), stream)
+                for adder in adders:
+                    adder.queue(first, min(first + MOST, size), room.address, found, stream)
                 driver.fetch(room.address, found)
                 states += found.sum(axis=0)
                 grouping.carry_all(states)
     return states
+
+
+class Adder:
+    """A kernel, and its arguments but for the elements to add and where to."""
+
+    def __init__(
+        self, device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool = False
+    ) -> None:
+        layout = updates.laid_out(device, [updates.described(operand) for operand in operands])
+        form = Form(*layout.kinds[:5], layout.axes, omit, words, squares, grouped=True)  # type: ignore[call-arg, arg-type, misc]
+        self._function, self._threads = device.sums(form, loss), form.threads
+        self._arguments = [*devices.filled(layout.arguments, layout.places, operands), *loss.values]
+
+    def queue(self, first: int, end: int, address: int, states: Words, stream: int) -> None:
+        """Queue it for the elements from the first to the end, and for states on the device, shaped like these."""
+        blocks = min(-(-(end - first) // self._threads), self._function.blocks)
+        target = compiling.array(address, states.itemsize, states.size)
+        copies, groups, _ = states.shape
+        self._function.launch(blocks, stream, [*self._arguments, first, end, *target, groups, copies])
 
 
 class Room:
@@ -77,25 +96,3 @@ class Room:
     def clear(self) -> None:
         """Queue to set it to zero."""
         driver.zero(self.address, self._size, self._stream)
-
-
-def queue(
-    device: Device,
-    loss: Loss,
-    parts: tuple[Any, ...],
-    elements: tuple[int, int],
-    how: tuple[bool, int, bool],
-    room: Room,
-    states: tuple[int, int],
-    stream: int,
-) -> None:
-    """Queue a kernel that adds the elements from the first to the end to copies of the states of groups."""
-    layout = updates.laid_out(device, [updates.described(part) for part in parts])
-    form = Form(*layout.kinds[:5], layout.axes, *how, grouped=True)  # type: ignore[call-arg, arg-type, misc]
-    function = device.sums(form, loss)
-    first, end = elements
-    groups, copies = states
-    arguments = devices.filled(layout.arguments, layout.places, parts)
-    arguments += [*loss.values, first, end, *compiling.array(room.address, 8, copies * groups * form.words)]
-    blocks = min(-(-(end - first) // form.threads), function.blocks)
-    function.launch(blocks, stream, [*arguments, groups, copies])
