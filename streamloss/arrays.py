@@ -48,6 +48,8 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
     Small updates spend most of their time here.
     """
     if type(labels) is not np.ndarray and type(labels).__module__ == "torch":
+        if not labels.is_cpu:
+            return None
         labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
     if not (is_plain(labels) and is_plain(predictions) and labels.shape == predictions.shape):
         return None
