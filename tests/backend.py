@@ -58,10 +58,7 @@ def adding_on(device):
     """Accumulators are made for this device unless told otherwise; groups know of none, and are given device arrays."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Accumulator.__init__.__kwdefaults__, "device", device)
-        if device != "auto":
-            patch.setattr(GroupedAccumulator, "_add", _add_device_arrays)
-        else:
-            patch.setattr(GroupedAccumulator, "_add", _ADD)
+        patch.setattr(GroupedAccumulator, "_add", _ADD if device == "auto" else _add_device_arrays)
         yield
 
 

@@ -14,7 +14,6 @@ from streamloss import Accumulator, mean_squared_error  # noqa: E402
 from streamloss.integrations import _torch  # noqa: E402
 from streamloss.integrations import torch as integration  # noqa: E402
 from tests.backend import SIMULATED, adding_on  # noqa: E402
-from tests.conftest import ALL_LOSSES  # noqa: E402
 
 pytestmark = pytest.mark.cuda
 
@@ -80,7 +79,6 @@ def batches(dtype=torch.float32):
         yield batch, [moved(tensor) for tensor in batch]
 
 
-@pytest.mark.parametrize("loss", ALL_LOSSES, ids=str)
 def test_the_metric_takes_every_loss_and_waits_for_nothing(loss):
     metric, expected = integration.Metric(loss), Accumulator(loss)
     for number, ((preds, target, weight), there) in enumerate(batches()):
