@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -487,6 +488,7 @@ def checked_device(device: str) -> int | None:
     return cuda.ordinal(device)
 
 
+@cache
 def backend() -> Any:
     """What adds chunks on devices, imported when it is needed; RuntimeError without a device."""
     from . import cuda

@@ -49,7 +49,7 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
     Small updates spend most of their time here.
     """
     if type(labels) is not ARRAY:
-        if type(labels).__module__ != "torch":
+        if type(labels).__module__ != "torch" or not getattr(labels, "is_cpu", False):
             return None
         labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
     for array in (labels, predictions) if weights is None else (labels, predictions, weights):

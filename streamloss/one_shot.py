@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays
-from .accumulator import Accumulator
+from .accumulator import Accumulator, backend
 from .reduction import Reduction, as_reduction
 
 
@@ -31,7 +31,8 @@ def mean_squared_error(
     Returns
     -------
     float, or ndarray of float64
-        The array, of the shape of labels, for the reduction "none".
+        The array, of the shape of labels, for the reduction "none". It lies where they do: for CUDA arrays it is a
+        torch tensor, a CuPy array or, for any other library, one of Numba's.
 
     Raises
     ------
@@ -78,4 +79,6 @@ def _prepare(reduction: str | Reduction, name: str, values: Any) -> tuple[Accumu
     accumulator = Accumulator(reduction=reduction)
     if as_reduction(reduction) is not Reduction.NONE:
         return accumulator, None
+    if arrays.on_device(values):
+        return accumulator, backend().empty_like(name, values)
     return accumulator, np.empty(arrays.as_array(name, values, []).shape)

@@ -4,11 +4,14 @@ The simulator is Python, so the same tests draw smaller data and fewer examples 
 that such data still spans several.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 from hypothesis import settings
 from numba.core import config
 
-from streamloss import operands
+from streamloss import Accumulator, GroupedAccumulator, operands
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 BLOCK = 96 if SIMULATED else operands.BLOCK  # 96 elements: all blocks of a simulated launch, once or more
@@ -48,6 +51,37 @@ class DeviceArray:
         if not SIMULATED and self._copy is not None:
             np.ndarray((self._size,), np.uint8, buffer=_memory(self._low, self._size))[:] = self._copy.copy_to_host()
         return self._array
+
+
+@contextmanager
+def adding_on(device):
+    """Accumulators are made for this device unless told otherwise; groups know of none, and are given device arrays."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Accumulator.__init__.__kwdefaults__, "device", device)
+        patch.setattr(GroupedAccumulator, "_add", _ADD if device == "auto" else _add_device_arrays)
+        yield
+
+
+_ADD = GroupedAccumulator._add
+
+
+def _add_device_arrays(self, loss, labels, predictions, weights, by, mask, out):
+    """What is no array of numbers is refused, or read, as on the CPU."""
+    chunk = [_moved(part) for part in (labels, predictions, weights, mask, out)]
+    if any(type(part) is np.ndarray for part in chunk):
+        return _ADD(self, loss, labels, predictions, weights, by, mask, out)
+    labels, predictions, weights, mask, out = chunk
+    _ADD(self, loss, labels, predictions, weights, by, mask, out)
+    if out is not None:
+        out.host()
+    return self
+
+
+def _moved(part):
+    if not isinstance(part, (list, np.ndarray)):
+        return part
+    array = np.asarray(part)
+    return DeviceArray(array) if array.dtype.kind in "biuf" and type(part) in (list, np.ndarray) else array
 
 
 def _memory(address, size):

@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamloss import Accumulator
 from streamloss.losses import LOSSES
-from tests.backend import SIMULATED
+from tests.backend import SIMULATED, adding_on
 
 DATA = Path(__file__).parent / "data"
 
@@ -49,11 +48,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session", autouse=True)
 def backend(request):
     """Every test runs on it: accumulators are made for this device unless told otherwise."""
-    defaults = Accumulator.__init__.__kwdefaults__
-    before = defaults["device"]
-    defaults["device"] = "auto" if request.param == "cpu" else request.param
-    yield request.param
-    defaults["device"] = before
+    with adding_on("auto" if request.param == "cpu" else request.param):
+        yield request.param
 
 
 @pytest.fixture(scope="session", params=ALL_LOSSES, ids=lambda loss: getattr(loss, "__name__", repr(loss)))

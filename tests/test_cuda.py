@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamloss import Accumulator, GroupedAccumulator, mean_squared_error
-from tests.backend import BLOCK, DeviceArray, examples
+from streamloss import Accumulator, GroupedAccumulator, compute_weighted_loss, mean_squared_error
+from streamloss.keys import Coded
+from tests.backend import BLOCK, SIMULATED, DeviceArray, adding_on, examples
 from tests.strategies import SIZES, chunks, floats
 from tests.test_arrays import fortran, full, patterns, permuted, reversed_, strided
 
@@ -22,15 +23,10 @@ on_cuda = pytest.mark.cuda
 
 
 @pytest.fixture(scope="module", autouse=True)
-def where_arrays_are(backend):
+def where_arrays_are():
     """Here, host arrays are for the CPU, to compare with."""
-    if backend != "cuda":
+    with adding_on("auto"):
         yield
-        return
-    defaults = Accumulator.__init__.__kwdefaults__
-    defaults["device"] = "auto"
-    yield
-    defaults["device"] = "cuda"
 
 
 def on_device(value):
@@ -273,6 +269,81 @@ def test_raise_names_the_argument_and_keeps_the_state(argument):
         Accumulator(nan="raise").update_losses(DeviceArray(arrays[argument]))
 
 
+# ------------------------------------------------------------------------------------------------ groups
+
+
+def both_grouped(*chunk, by, nan="propagate", stderr=False, loss="squared_error", **options):
+    """The groups of the CPU, which those of the device have been compared with."""
+    expected = GroupedAccumulator(loss, nan=nan, stderr=stderr).update(*chunk, by=by, **options)
+    arrays = map(on_device, chunk)
+    moved = {name: on_device(value) for name, value in options.items()}
+    found = GroupedAccumulator(loss, nan=nan, stderr=stderr)
+    for keys in (by, on_device(by)):
+        assert found.reset().update(*arrays, by=keys, **moved) == expected
+        arrays = map(on_device, chunk)
+    return expected
+
+
+@on_cuda
+@examples(80)
+@given(chunk=chunks(), nan=st.sampled_from(["propagate", "omit"]), stderr=st.booleans(), groups=st.integers(1, 9))
+def test_groups_of_every_kind_of_chunk_have_the_bits_of_the_cpu(chunk, nan, stderr, groups):
+    by = np.random.default_rng(0).integers(0, groups, chunk[0].size)
+    both_grouped(*chunk, by=by, nan=nan, stderr=stderr)
+
+
+@on_cuda
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("shape", [(7,), (7, 5), (5, 7, 3), (1, 5), (2, 1, 3, 2), (4, 0)], ids=str)
+def test_groups_of_every_layout(shape, layout):
+    labels, predictions, weights = (layout(numbers(shape, seed)) for seed in range(3))
+    both_grouped(labels, predictions, weights, by=np.arange(shape[0]) % 3)
+    mask, out = numbers(shape[:1], 3) % 2 == 0, np.zeros(shape)
+    both_grouped(labels, predictions, by=np.arange(shape[0]) % 2, mask=mask, out=out)
+    single = np.zeros(shape)
+    both(labels, predictions, mask=mask, out=single)
+    assert out.tobytes() == single.tobytes()
+
+
+@on_cuda
+def test_keys_on_a_device_are_those_on_the_host():
+    labels, numbers_, flags = numbers(6), np.array([5, 7, 5, 9, 9, 5], np.int16), np.arange(6) % 2 == 0
+    floats_ = np.array([0.5, np.nan, 2.0, 2.0, np.nan, 0.5], np.float32)
+    for by in (numbers_, flags, floats_):
+        both_grouped(labels, labels + 1, by=by)
+    expected = GroupedAccumulator().update(labels, labels + 1, by=(numbers_, flags))
+    found = GroupedAccumulator().update(DeviceArray(labels), DeviceArray(labels + 1), by=(DeviceArray(numbers_), flags))
+    assert found == expected
+    codes, values = np.array([0, 1, -1, 0, 1, 1]), ["a", "b"]
+    expected = GroupedAccumulator().update(labels, labels + 1, by=Coded(codes, values))
+    assert (
+        GroupedAccumulator().update(*map(DeviceArray, (labels, labels + 1)), by=Coded(DeviceArray(codes), values))
+        == expected
+    )
+
+
+@on_cuda
+def test_many_groups_and_launches(monkeypatch):
+    from streamloss.cuda import groups
+
+    monkeypatch.setattr(groups, "MOST", 64)
+    monkeypatch.setattr(groups, "COPIED", 4)
+    losses = np.random.default_rng(0).choice([1.7e308, -1.7e308, 5e-324, 1.0, np.inf, np.nan], 300)
+    for count in (1, 3, 200):
+        both_grouped(losses, losses[::-1].copy(), losses, by=np.arange(300) % count, stderr=True)
+
+
+@on_cuda
+def test_groups_that_raise_name_the_place_and_change_nothing():
+    labels, predictions = numbers((5, 4)), numbers((5, 4), 1)
+    accumulator = GroupedAccumulator(nan="raise").update(*map(DeviceArray, (labels, predictions)), by=list("abcab"))
+    before = accumulator.copy()
+    labels[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"labels has NaN at index \[3, 1\]"):
+        accumulator.update(*map(DeviceArray, (labels, predictions)), by=list("abcab"))
+    assert accumulator == before
+
+
 # ------------------------------------------------------------------------------------------------ host arrays
 
 
@@ -341,7 +412,14 @@ V = np.array([1.0, 2.0, 3.0])
         (lambda a, d: a.update(d, d, out=d), ValueError, "out must not share memory"),
         (lambda a, d: a.update(d, d, out=DeviceArray(V.astype(int))), TypeError, "out must be float32 or float64"),
         (lambda a, d: a.update(d, d, out=DeviceArray(V[:2].copy())), ValueError, "out must have the shape"),
-        (lambda a, d: GroupedAccumulator().update(d, d, by=[1, 2, 3]), TypeError, "labels lies on a CUDA device"),
+        (lambda a, d: GroupedAccumulator().update(d, V, by=V), TypeError, "predictions must lie on a CUDA device"),
+        (lambda a, d: GroupedAccumulator().update(V, V, by=d), TypeError, "by lies on a CUDA device"),
+        (lambda a, d: GroupedAccumulator().update(d, d, by=[1, 2]), ValueError, "by must have one key for each of 3"),
+        (
+            lambda a, d: GroupedAccumulator().update(*[DeviceArray(np.ones(()))] * 2, by=1),
+            ValueError,
+            "labels must have a",
+        ),
         (lambda a, d: Accumulator(device="gpu"), ValueError, "device must be 'auto', 'cuda' or 'cuda:N', got 'gpu'"),
         (lambda a, d: Accumulator(device=0), TypeError, "device must be a str, got int"),
         (lambda a, d: Accumulator(device="cuda:99"), RuntimeError, "no CUDA device 99"),
@@ -357,6 +435,45 @@ def test_refusals_name_the_argument_and_change_nothing(call, error, message):
 @on_cuda
 def test_one_shot_functions_take_device_arrays():
     assert mean_squared_error(DeviceArray(V), DeviceArray(V[::-1])) == mean_squared_error(V, V[::-1])
+    weights = np.array([1.0, 0.5, 0.0])
+    found = mean_squared_error(*map(DeviceArray, (V, V[::-1], weights)), reduction="none")
+    np.testing.assert_array_equal(copied(found), mean_squared_error(V, V[::-1], weights, reduction="none"))
+    found = compute_weighted_loss(DeviceArray(V.astype(np.float32)), 0.1, reduction="none")
+    np.testing.assert_array_equal(copied(found), V * 0.1)
+    with pytest.raises(TypeError, match="losses must be real numbers"):
+        compute_weighted_loss(DeviceArray(V.astype(complex)), reduction="none")
+
+
+def copied(array):
+    return array.host if SIMULATED else array.copy_to_host()
+
+
+class WithDLPack:
+    """An array as JAX hands it over: through DLPack alone, by a capsule that keeps the memory."""
+
+    def __init__(self, array):
+        self._array = DeviceArray(array)._array if SIMULATED else DeviceArray(array)
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, stream):
+        assert stream == 1  # the legacy stream
+        if SIMULATED:
+            return self._array.__dlpack__()
+        from numba import cuda
+
+        torch = pytest.importorskip("torch")
+        return torch.as_tensor(cuda.as_cuda_array(self._array), device="cuda").__dlpack__()
+
+
+@on_cuda
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i8", "u2", "?"])
+def test_arrays_that_have_dlpack_alone(layout, dtype):
+    labels, predictions = (layout(numbers((5, 4), seed).astype(dtype)) for seed in range(2))
+    found = Accumulator().update(WithDLPack(labels), WithDLPack(predictions))
+    assert found == Accumulator().update(labels, predictions)
 
 
 @on_cuda

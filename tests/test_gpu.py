@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamloss import Accumulator
+from streamloss import Accumulator, GroupedAccumulator
 from streamloss.losses import LOSSES
 from tests.strategies import KINDS
 
@@ -82,6 +82,17 @@ def test_standard_errors_and_special_values(weights):
     chunk = labels, predictions, w if weights == "array" else weights
     expected = Accumulator(stderr=True).update(*chunk)
     assert Accumulator(stderr=True).update(*moved(chunk)) == expected
+
+
+@pytest.mark.parametrize("groups", [1, 20, 5000])
+def test_groups(groups):
+    rng = np.random.default_rng(4)
+    labels, predictions, weights = torch.from_numpy(rng.standard_normal((3, 300_001), np.float32))
+    by = torch.from_numpy(rng.integers(0, groups, 300_001))
+    expected = GroupedAccumulator(stderr=True).update(labels, predictions, weights, by=by)
+    for keys in (by, by.cuda()):
+        found = GroupedAccumulator(stderr=True).update(*moved((labels, predictions, weights)), by=keys)
+        assert found == expected
 
 
 def test_layouts_weights_masks_and_out():
@@ -196,7 +207,7 @@ SANITIZER = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sa
 SMALL_RUN = """
 import numpy as np
 from numba import cuda
-from streamloss import Accumulator
+from streamloss import Accumulator, GroupedAccumulator
 rng = np.random.default_rng(0)
 y, p, w = rng.standard_normal((3, 20_011))
 y[7], p[9] = np.nan, 1e300
@@ -206,6 +217,7 @@ for stderr in (False, True):
     assert Accumulator(stderr=stderr, device="cuda").update(y[::-1], p[::-1], w[::-1]) == expected
 out = cuda.device_array(20_011)
 Accumulator(nan="omit").update(cuda.to_device(y), cuda.to_device(p), 2.0, mask=cuda.to_device(w > 0), out=out).result()
+GroupedAccumulator(stderr=True).update(*map(cuda.to_device, (y, p, w)), by=np.arange(20_011) % 7)
 """
 
 

@@ -138,6 +138,7 @@ def test_a_group_of_skipped_rows_alone_is_there():
     assert math.isnan(grouped.result()["b"])
 
 
+@pytest.mark.large
 def test_threads_and_large_updates_change_no_bit():
     rng = np.random.default_rng(3)
     labels, predictions, weights = rng.random((3, 400_000), np.float32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from functools import cache
 from typing import Any
 
 INSTALL = (
@@ -34,6 +35,16 @@ def check() -> None:
         if found == 0:
             raise RuntimeError(f"no CUDA device: the driver finds none; {INSTALL}")
     _ready = True
+
+
+@cache
+def is_there() -> bool:
+    """Whether there is a device, and all that is needed to add on it."""
+    try:
+        check()
+    except RuntimeError:
+        return False
+    return True
 
 
 def ordinal(device: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from numba.core import types
 
-from .kernels import Form
+from .elements import Form
 
 NVVM_OPTIONS = {"opt": 3, "fma": 0, "ftz": 0, "prec_div": 1, "prec_sqrt": 1}
 
@@ -42,13 +42,17 @@ def _operand(code: str) -> Any:
 
 
 def signature(form: Form, parameters: int) -> tuple[Any, ...]:
-    """The types of a kernel's arguments: operands, geometry, parameters, first element, end, words."""
-    operands = types.Tuple(tuple(map(_operand, form[:5])))
-    geometry: Any = types.UniTuple(types.int64, 6)
+    """The types of a kernel's arguments: operands, geometry, parameters, first element, end, words.
+
+    Where elements have groups their codes are one more operand, and the numbers of groups and of copies come last.
+    """
+    kinds = [_operand(code) for code in (*form[:5], *("i" if form.grouped else ()))]
+    geometry: Any = types.UniTuple(types.int64, 1 + len(kinds))
     if form.axes:
         shape, strides = types.UniTuple(types.int64, form.axes), types.UniTuple(types.int64, form.axes + 1)
-        geometry = types.Tuple((shape, *[strides] * 5))
-    return operands, geometry, types.UniTuple(types.float64, parameters), types.int64, types.int64, WORDS
+        geometry = types.Tuple((shape, *[strides] * len(kinds)))
+    values, counts = types.UniTuple(types.float64, parameters), [types.int64] * (2 if form.grouped else 0)
+    return types.Tuple(tuple(kinds)), geometry, values, types.int64, types.int64, WORDS, *counts
 
 
 CARRY = (WORDS, types.int64)

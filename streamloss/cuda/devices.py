@@ -12,11 +12,11 @@ import numpy as np
 
 from ..exact import COUNTS, DIGIT_BITS, DIGIT_MASK, FIRST_DIGIT, SUM_WORDS, Words, combine
 from ..losses import Loss
-from . import compiling, kernels
-from .kernels import SLOTS, Form
+from . import compiling, elements, kernels
+from .elements import SLOTS, Form
 
 driver: Any
-if kernels.SIMULATED:
+if elements.SIMULATED:
     from . import simulator
 
     driver = simulator
@@ -52,9 +52,11 @@ class Device:
         if function is None:
             with self._lock:
                 try:
-                    source = kernels.kernel(form, kernels.compiled(loss.formula))
+                    source = kernels.grouped if form.grouped else kernels.kernel
                     signature = compiling.signature(form, len(loss.values))
-                    function = driver.Function(self.context, source, signature, form.threads)
+                    function = driver.Function(
+                        self.context, source(form, elements.compiled(loss.formula)), signature, form.threads
+                    )
                 except RuntimeError:
                     raise
                 except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
@@ -68,7 +70,7 @@ class Device:
         function = self._functions.get(source)
         if function is None:
             with self._lock:
-                function = self._functions[source] = driver.Function(self.context, source, signature, kernels.THREADS)
+                function = self._functions[source] = driver.Function(self.context, source, signature, elements.THREADS)
         return function
 
     def take(self, words: int) -> int:
@@ -147,18 +149,32 @@ def launches(
     return result
 
 
-class Partial:
-    """What an accumulator has seen on one device: copies of its state, to which kernels add."""
+def filled(arguments: list[Any], places: list[int], operands: Sequence[Any]) -> list[Any]:
+    """A copy of a launch's arguments with the addresses, or values, of operands."""
+    result = arguments.copy()
+    for operand, place in zip(operands, places, strict=True):
+        if isinstance(operand, tuple):
+            result[place] = operand[0]  # its address
+        elif operand is not None:
+            result[place] = operand
+    return result
 
-    def __init__(self, device: Device, words: int) -> None:
+
+class Partial:
+    """What an accumulator has seen on one device: copies of its state, to which kernels add.
+
+    They are memory of the device's own, unless the address of `memory` is given: SLOTS states, all zero.
+    """
+
+    def __init__(self, device: Device, words: int, memory: int | None = None) -> None:
         self.device, self.words = device, words
-        self.address = device.take(words)
+        self.address = device.take(words) if memory is None else memory
+        self._taken = memory is None
         self._uncarried = 0  # at most so many elements in any slot
 
     def __del__(self) -> None:
-        address = getattr(self, "address", None)
-        if address is not None:
-            self.device.give_back(address, self.words)
+        if getattr(self, "_taken", False):
+            self.device.give_back(self.address, self.words)
 
     def array(self) -> tuple[int, ...]:
         """The words of a kernel's argument."""
@@ -169,12 +185,7 @@ class Partial:
         if self._uncarried + launch.added > CARRY_AFTER:
             self.carry(stream)
         self._uncarried += launch.added
-        arguments = launch.arguments.copy()
-        for operand, place in zip(operands, launch.places, strict=True):
-            if isinstance(operand, tuple):
-                arguments[place] = operand[0]  # its address
-            elif operand is not None:
-                arguments[place] = operand
+        arguments = filled(launch.arguments, launch.places, operands)
         arguments[launch.state] = self.address
         launch.function.launch(launch.blocks, stream, arguments)
 
@@ -182,7 +193,7 @@ class Partial:
         """Queue the kernel that makes the digits small again."""
         sums = (self.words - COUNTS) // SUM_WORDS
         carry = self.device.other(kernels.carry_slots, compiling.CARRY)
-        blocks = min(-(-SLOTS * sums // kernels.THREADS), carry.blocks)
+        blocks = min(-(-SLOTS * sums // elements.THREADS), carry.blocks)
         carry.launch(blocks, stream, (*self.array(), sums))
         self._uncarried = 1
 
@@ -193,7 +204,7 @@ class Partial:
             other.carry(stream)
         size = SLOTS * self.words
         move = self.device.other(kernels.move_words, compiling.MOVE)
-        blocks = min(-(-size // kernels.THREADS), move.blocks)
+        blocks = min(-(-size // elements.THREADS), move.blocks)
         move.launch(blocks, stream, (*self.array(), *other.array(), size))
         other._uncarried += self._uncarried
 

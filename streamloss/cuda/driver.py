@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from cuda import bindings
 from cuda.bindings import driver as cu
+from numba import cuda
 
 from . import compiling
 
@@ -112,11 +113,31 @@ def allocate(size: int) -> int:
     return address
 
 
+def new_array(shape: tuple[int, ...]) -> Any:
+    """An array of float64 on the current device, of Numba's kind, with nothing particular in it."""
+    return cuda.device_array(shape, np.float64)
+
+
 def clear(address: int, size: int) -> None:
     """Set bytes to zero, when all that is queued on the device is done."""
     _checked(cu.cuCtxSynchronize())
     _checked(cu.cuMemsetD8(address, 0, size))
     _checked(cu.cuCtxSynchronize())
+
+
+def borrow(size: int, stream: int) -> int:
+    """The address of so many bytes, for what is queued on a stream from now on."""
+    return int(_checked(cu.cuMemAllocAsync(max(size, 1), stream)))
+
+
+def give_back(address: int, stream: int) -> None:
+    """Give back what `borrow` gave, when all that is queued on the stream is done; the host does not wait."""
+    _checked(cu.cuMemFreeAsync(address, stream))
+
+
+def zero(address: int, size: int, stream: int) -> None:
+    """Queue to set bytes to zero."""
+    _checked(cu.cuMemsetD8Async(address, 0, size, stream))
 
 
 def fetch(address: int, array: np.ndarray[Any, Any]) -> None:
@@ -133,7 +154,7 @@ def pinned(size: int) -> np.ndarray[Any, Any]:
 
 
 def send(address: int, array: np.ndarray[Any, Any], stream: int) -> None:
-    """Queue a copy from pinned memory to the device."""
+    """Queue a copy to the device; from memory that is not pinned, the driver may wait for what was queued before."""
     _checked(cu.cuMemcpyHtoDAsync(address, array.ctypes.data, array.nbytes, stream))
 
 

@@ -13,14 +13,11 @@ one for itself, and settles alone. All of it is addition of integers: no order, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import numba
 import numpy as np
-from numba import cuda, float64, uint64
-from numba.core import config
+from numba import cuda
 
-from .._jit import FLAGS
 from ..exact import (
     COUNT,
     COUNTS,
@@ -31,96 +28,24 @@ from ..exact import (
     SKIPPED,
     STATE_WORDS,
     SUM_WORDS,
-    TERM_SQUARES,
-    TERMS,
     WEIGHT_SQUARES,
     WEIGHTS,
 )
-from ..formulas import compiled_form
+from .elements import LANES, SLOTS, Form, device, locator, reader, summands
 from .numerics import (
     constants,
     cut,
     decomposed,
     exponent_of,
-    from_bfloat16,
-    from_float16,
     magnitude,
     misfit,
     parts_of_float,
     parts_of_integer,
-    place,
     plus,
-    product,
     window_for,
 )
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
-THREADS = 4 if SIMULATED else 256  # of a block; where all is simulated, so few that small data spans several blocks
-LANES = 2 if SIMULATED else 16  # the square root: threads that add up one of a block's tallies
-SLOTS = 2 if SIMULATED else 64  # copies of the state, so that not all blocks add to the same words
-
 TALLY = 4  # words: the upper parts and the lower parts of terms, each in two so that many sums fit
-
-
-def _plain(value: Any) -> Any:
-    return value
-
-
-# In the simulator a kernel is Python; there, functions that use `cuda` are plain, and numbers are Python's own.
-device: Callable[[Any], Any] = _plain if SIMULATED else cuda.jit(device=True, forceinline=True)
-number: Any = float if SIMULATED else float64
-unsigned: Any = int if SIMULATED else uint64
-
-
-def compiled(formula: Callable[..., Any]) -> Any:
-    """A loss's formula, for kernels to call, with logarithms and exponentials of our own."""
-    formula = compiled_form(formula)
-    return numba.njit(**FLAGS)(formula) if SIMULATED else cuda.jit(device=True, forceinline=True)(formula)
-
-
-CONVERT = {**dict.fromkeys("fd?bBhHiIlLqQ", number), "e": from_float16, "E": from_bfloat16}
-SMALL = frozenset("fEe?bBhHiI")
-
-
-class Form(NamedTuple):
-    """All that a kernel is specialised for, beside its loss: the kinds of its operands, and what becomes of NaN."""
-
-    labels: str  # the character of a dtype; "E" for bfloat16
-    predictions: str
-    weights: str = ""  # "" for none, "1" for one number
-    mask: str = ""  # "" for none
-    out: str = ""  # "" for none
-    axes: int = 0  # of the operands' common shape, where they have strides; 0 where all are contiguous
-    omit: bool = False
-    words: int = STATE_WORDS  # of a state
-    squares: bool = False  # whether this is the kernel for the sums that come after STATE_WORDS
-
-    @property
-    def threads(self) -> int:
-        """The threads of a block: what they share at the end must fit 48 KiB."""
-        return THREADS // 2 if self.squares else THREADS
-
-    @property
-    def share(self) -> int:
-        """The elements of a tile that a thread takes: as many as keep the memory busy and fit the registers."""
-        return 8 if set(self.labels + self.predictions) <= SMALL and not self.squares else 4
-
-    @property
-    def tile(self) -> int:
-        """The elements of a tile."""
-        return self.share * self.threads
-
-    @property
-    def sums(self) -> int:
-        """How many numbers an element adds: a product is two, and one with the weight 1 is none."""
-        if self.squares:
-            return 3 if self.weights == "" else 6
-        return 1 if self.weights in ("", "1") else 2
-
-    @property
-    def start(self) -> int:
-        """Where the first of the sums begins that the kernel adds to; they stand side by side."""
-        return TERM_SQUARES if self.squares else TERMS
 
 
 # ------------------------------------------------------------------------------------------------ adding to memory
@@ -155,99 +80,6 @@ def add_times(words: Any, start: int, value: float, times: int) -> None:
     else:
         add_parts(words, start, parts_of_integer((fraction & DIGIT_MASK) * times, exponent))
         add_parts(words, start, parts_of_integer((fraction >> DIGIT_BITS) * times, exponent + DIGIT_BITS))
-
-
-# ------------------------------------------------------------------------------------------------ one element
-
-
-def reader(form: Form, formula: Any) -> Any:
-    """What reads an element and computes its term: (term, weight, is it there, is it kept); zeros if it is not."""
-    to_label, to_prediction = CONVERT[form.labels], CONVERT[form.predictions]
-
-    if form.axes:
-
-        @device
-        def at(position: int, shape: Any, strides: Any) -> Any:
-            return unsigned(place(position, shape, strides))
-    else:
-
-        @device
-        def at(position: int, shape: Any, strides: Any) -> Any:
-            return unsigned(position)
-
-    if form.weights == "":
-
-        @device
-        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
-            return 1.0
-    elif form.weights == "1":
-
-        @device
-        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
-            return weights
-    else:
-        to_weight = CONVERT[form.weights]
-
-        @device
-        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
-            return to_weight(weights[at(position, shape, strides)])
-
-    if form.mask == "":
-
-        @device
-        def here_in(mask: Any, position: int, shape: Any, strides: Any) -> bool:
-            return True
-    else:
-
-        @device
-        def here_in(mask: Any, position: int, shape: Any, strides: Any) -> bool:
-            return mask[at(position, shape, strides)] != 0
-
-    if form.omit:
-
-        @device
-        def is_kept(label: float, prediction: float, weight: float) -> bool:
-            return (label == label) & (prediction == prediction) & (weight == weight)
-    else:
-
-        @device
-        def is_kept(label: float, prediction: float, weight: float) -> bool:
-            return True
-
-    if form.out == "":
-
-        @device
-        def write(out: Any, position: int, shape: Any, strides: Any, term: float) -> None:
-            pass
-    else:
-
-        @device
-        def write(out: Any, position: int, shape: Any, strides: Any, term: float) -> None:
-            out[at(position, shape, strides)] = term
-
-    @device
-    def read(operands: Any, geometry: Any, parameters: Any, position: int) -> Any:
-        labels, predictions, weights, mask, out = operands
-        shape, label_strides, prediction_strides, weight_strides, mask_strides, out_strides = geometry
-        label = to_label(labels[at(position, shape, label_strides)])
-        prediction = to_prediction(predictions[at(position, shape, prediction_strides)])
-        weight = weight_of(weights, position, shape, weight_strides)
-        here = here_in(mask, position, shape, mask_strides)
-        keep = here & is_kept(label, prediction, weight)
-        term = weight * number(formula(label, prediction, *parameters))
-        write(out, position, shape, out_strides, term if keep else np.nan)
-        return (term if keep else 0.0), (weight if keep else 0.0), here, keep
-
-    return read
-
-
-def summands(form: Form) -> Any:
-    """What gives the numbers that an element adds."""
-    if not form.squares:
-        return device(lambda term, weight: (term,)) if form.sums == 1 else device(lambda term, weight: (term, weight))
-    if form.sums == 3:
-        return device(lambda term, weight: (*product(term, term), term))
-    return device(lambda term, weight: product(term, term) + product(term, weight) + product(weight, weight))
 
 
 # ------------------------------------------------------------------------------------------------ the kernel
@@ -424,6 +256,38 @@ def kernel(form: Form, formula: Any) -> Callable[..., None]:
                 cuda.atomic.add(words, slot + NONZERO, total)
             else:
                 cuda.atomic.add(words, slot + SKIPPED, total)
+
+    return add
+
+
+def grouped(form: Form, formula: Any) -> Callable[..., None]:
+    """The Python source of the kernel that adds each element to the state of its group, number by number.
+
+    `words` holds copies of the states of so many groups; the blocks share them out.
+    """
+    read, values_of, at = reader(form, formula), summands(form), locator(form)
+    sums, first_start, per_start, state_words = form.sums, form.start, 2 if form.squares else 1, form.words
+    counting = not form.squares
+
+    def add(
+        operands: Any, geometry: Any, parameters: Any, origin: int, size: int, words: Any, groups: int, copies: int
+    ) -> None:
+        copy = cuda.blockIdx.x % copies * groups
+        first, step = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, cuda.gridDim.x * cuda.blockDim.x
+        for position in range(origin + first, size, step):
+            term, weight, here, keep = read(operands[:5], geometry[:6], parameters, position)
+            start = (copy + operands[5][at(position, geometry[0], geometry[6])]) * state_words
+            if keep:
+                values = values_of(term, weight)
+                for s in range(sums):
+                    add_parts(words, start + first_start + s // per_start * SUM_WORDS, parts_of_float(values[s]))
+            if counting:
+                if keep:
+                    cuda.atomic.add(words, start + COUNT, 1)
+                    if weight != 0.0:
+                        cuda.atomic.add(words, start + NONZERO, 1)
+                elif here:
+                    cuda.atomic.add(words, start + SKIPPED, 1)
 
     return add
 

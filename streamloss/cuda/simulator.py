@@ -7,11 +7,13 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numba import cuda
 from numba.core import types
+from numba.cuda.simulator import kernel as simulator
 from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
 from . import compiling
@@ -19,20 +21,77 @@ from . import compiling
 LEGACY = 0
 DEVICES = 2  # pretended, so that there are several
 _kept: list[np.ndarray[Any, Any]] = []
+_borrowed: dict[int, np.ndarray[Any, Any]] = {}
 _lock = threading.Lock()  # the simulator runs one kernel at a time
 
 
 def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
-    """The array of a block that its threads share, one for each line that asks for one.
+    """The array of a block that its threads share, one for each line that asks for one; Numba's own looks long."""
+    return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
 
-    The simulator's own has no lock: threads that ask at the same time may get two.
+
+class _Thread(simulator.BlockThread):
+    """A thread of a block, which runs when it is its turn, up to the next barrier."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._turn, self._rest, self.done = threading.Lock(), threading.Lock(), False
+        self._turn.acquire()
+        self._rest.acquire()
+
+    def run(self) -> None:
+        """Wait for the first turn, and run to the end."""
+        self._turn.acquire()
+        if not self.abort:
+            super().run()
+        self.done = True
+        self._rest.release()
+
+    def go(self) -> bool:
+        """Let it run up to the next barrier; False if it came to its end."""
+        self._turn.release()
+        self._rest.acquire()
+        if self.exception is not None:
+            raise self.exception[0].with_traceback(self.exception[1])
+        return not self.done
+
+    def syncthreads(self) -> None:
+        """Let the others come to the barrier, too."""
+        self._rest.release()
+        self._turn.acquire()
+        if self.abort:
+            raise SystemExit
+
+    def stop(self) -> None:
+        """Let it end at the barrier where it is."""
+        self.abort = True
+        if not self.done:
+            self._turn.release()
+
+
+class _Block(simulator.BlockManager):
+    """A block whose threads take turns, in one order and then in the other: what lacks a barrier goes wrong.
+
+    Numba's own lets them run at once and polls them; a small kernel takes six times as long.
     """
-    with _shared_lock:
-        return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
+
+    def run(self, block: tuple[int, ...], *args: Any) -> None:
+        """Run the kernel's threads."""
+        threads = [
+            _Thread(lambda: self._f(*args), self, block, thread, False) for thread in np.ndindex(*self._block_dim)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while threads:
+                threads = [thread for thread in reversed(threads) if thread.go()]
+        finally:
+            for thread in threads:
+                thread.stop()
 
 
-_shared_lock = threading.Lock()
 FakeCUDAShared.array = _shared_array
+simulator.BlockManager = _Block
 
 
 def count() -> int:
@@ -80,12 +139,7 @@ class Function:
         arguments = _arguments(self._signature, left)
         assert not left
         with _lock:
-            interval = sys.getswitchinterval()
-            sys.setswitchinterval(1e-5)  # the simulator polls its threads, and would hold them up
-            try:
-                self._kernel[blocks, self._threads](*arguments)
-            finally:
-                sys.setswitchinterval(interval)
+            self._kernel[blocks, self._threads](*arguments)
 
 
 def _arguments(signature: tuple[Any, ...], left: list[Any]) -> tuple[Any, ...]:
@@ -131,9 +185,32 @@ def allocate(size: int) -> int:
     return array.ctypes.data
 
 
+def new_array(shape: tuple[int, ...]) -> Any:
+    """An array of float64, with nothing particular in it."""
+    array = np.full(shape, -7.0)
+    return SimpleNamespace(host=array, __cuda_array_interface__={**array.__array_interface__, "stream": None})
+
+
 def clear(address: int, size: int) -> None:
     """Set bytes to zero."""
     memory(address, size)[:] = 0
+
+
+def borrow(size: int, stream: int) -> int:
+    """The address of so many bytes, with nothing particular in them."""
+    array = np.full(size, 0xAA, np.uint8)
+    _borrowed[array.ctypes.data] = array
+    return array.ctypes.data
+
+
+def give_back(address: int, stream: int) -> None:
+    """Give back what `borrow` gave."""
+    del _borrowed[address]
+
+
+def zero(address: int, size: int, stream: int) -> None:
+    """Set bytes to zero."""
+    clear(address, size)
 
 
 def fetch(address: int, array: np.ndarray[Any, Any]) -> None:

@@ -17,8 +17,11 @@ from ..exact import Words
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver
-from .updates import Operands, Partials, alone, checked, find_nan, launch
-from .views import View
+from .elements import SLOTS
+from .groups import added as added_by_groups
+from .groups import on_host
+from .updates import Operands, Partials, add_to, alone, checked, find_nan, launch
+from .views import View, empty_like
 
 PIECE = 1 << 18  # elements
 ROOM = PIECE * (4 * 8 + 1) + 64  # bytes: labels, predictions, weights, out and mask
@@ -171,4 +174,16 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         return partial.fetch()
 
 
-__all__ = ["Partials", "add_staged", "alone", "alone_staged", "checked", "find_nan"]
+__all__ = [
+    "SLOTS",
+    "Partials",
+    "add_staged",
+    "add_to",
+    "added_by_groups",
+    "alone",
+    "alone_staged",
+    "checked",
+    "empty_like",
+    "find_nan",
+    "on_host",
+]

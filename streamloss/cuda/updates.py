@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ..exact import STATE_WORDS, Words, combine
 from ..losses import Loss
 from . import compiling, devices, views
 from .devices import Device, Launch, Partial, driver
-from .kernels import Form
+from .elements import Form
 from .views import ITEMSIZE, Kept, View
 
 MOST_PLANS = 4096  # of forms and shapes; loops over data have few
@@ -89,7 +89,7 @@ def _out(out: Any, shape: tuple[int, ...]) -> View:
         raise TypeError(f"out must be float32 or float64, got dtype code {array.code!r}")
     if array.shape != shape:
         raise ValueError(f"out must have the shape of the elements, {shape}, got {array.shape}")
-    if any(stride == 0 and n > 1 for n, stride in zip(shape, array.strides, strict=True)):
+    if array.size and any(stride == 0 and n > 1 for n, stride in zip(shape, array.strides, strict=True)):
         raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
     interface = {} if hasattr(out, "data_ptr") else getattr(out, "__cuda_array_interface__", {})
     if interface.get("data", (0, False))[1]:
@@ -112,7 +112,7 @@ def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int)
         loss.values,
         omit,
         words,
-        *[part[1:5] if type(part) is View else part is None for part in operands],
+        *map(described, operands),
     )
     launches = device.plans.get(key)
     if launches is None:
@@ -125,16 +125,38 @@ def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int)
     return launches
 
 
+def described(operand: Any) -> Any:
+    """What of an operand makes the launch: code, shape, strides and first place, or whether there is none."""
+    return operand[1:5] if type(operand) is View else operand is None
+
+
 def _launches(
     device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool
 ) -> list[Launch]:
-    """The launches of one kernel; an operand is a code, shape, strides and first place, or whether there is none."""
-    # What an operand or a form is made of comes in tuples, whose lengths the checker does not know.
+    """The launches of one kernel, for operands as `described` has them."""
+    layout = laid_out(device, operands)
+    form = Form(*layout.kinds, layout.axes, omit, words, squares)  # type: ignore[call-arg, arg-type]
+    return devices.launches(device, form, loss, layout.arguments, layout.places, layout.size)
+
+
+class Layout(NamedTuple):
+    """How a kernel walks over its operands."""
+
+    kinds: list[str]  # of the operands, as a form has them
+    axes: int
+    arguments: list[Any]  # operands and geometry, without addresses
+    places: list[int]  # of the addresses, or values, among them
+    size: int  # elements
+
+
+def laid_out(device: Device, operands: Sequence[Any]) -> Layout:
+    """The layout of operands as `described` has them."""
+    # What an operand is made of comes in tuples, whose lengths the checker does not know.
     arrays_ = [View(0, *part, device.ordinal, None, None) for part in operands if isinstance(part, tuple)]  # type: ignore[call-arg]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
     plain = len(lengths) == 1 and all(s == (1,) for s in strides) and not any(array.first for array in arrays_)
-    codes = [operand[0] if isinstance(operand, tuple) else "" if operand else "1" for operand in operands]
+    kinds = [operand[0] if isinstance(operand, tuple) else "" if operand else "1" for operand in operands]
     arguments: list[Any] = []
     places: list[int] = []
     steps: list[int] = []
@@ -149,9 +171,8 @@ def _launches(
             places.append(len(arguments))
             arguments.append(0)
             steps += (0,) * (len(lengths) + 1)
-    arguments += [0] * 6 if plain else [*lengths, *steps]
-    form = Form(*codes, 0 if plain else len(lengths), omit, words, squares)  # type: ignore[call-arg, arg-type]
-    return devices.launches(device, form, loss, arguments, places, math.prod(shape))
+    arguments += [0] * (1 + len(operands)) if plain else [*lengths, *steps]
+    return Layout(kinds, 0 if plain else len(lengths), arguments, places, math.prod(shape))
 
 
 def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream: int) -> None:
@@ -241,6 +262,14 @@ def alone(loss: Loss, operands: Operands, words: int) -> Words:
         partial = Partial(device, words)
         launch(partial, loss, operands, True, stream_of(operands))
     return partial.fetch()
+
+
+def add_to(memory: int, loss: Loss, operands: Operands, omit: bool, words: int) -> None:
+    """Queue an update for SLOTS states at an address on the device of the operands; their sum is the state."""
+    if operands.labels.size:
+        device = devices.of(operands.labels.device)
+        with device.context:
+            launch(Partial(device, words, memory), loss, operands, omit, stream_of(operands))
 
 
 def find_nan(operands: Operands) -> arrays.NanFoundError:

@@ -45,6 +45,11 @@ class View(NamedTuple):
         return len(self.shape)
 
     @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
     def extent(self) -> int:
         """The number of elements from the lowest address to the highest."""
         if 0 in self.shape:
@@ -82,6 +87,18 @@ def _of_torch(name: str, tensor: Any, torch: Any) -> View:
     device = tensor.device.index
     stream = torch.cuda.current_stream(device).cuda_stream
     return View(tensor.data_ptr(), code, tuple(tensor.shape), tensor.stride(), 0, device, stream, tensor)
+
+
+def empty_like(name: str, value: Any) -> Any:
+    """An array of float64 of the shape of another, where that lies: of torch or CuPy if that is, of Numba otherwise."""
+    torch, cupy = (sys.modules.get(library) for library in ("torch", "cupy"))
+    if torch is not None and isinstance(value, torch.Tensor):
+        return value.new_empty(value.shape, dtype=torch.float64)
+    array = view(name, value)
+    with devices.of(array.device).context:
+        if cupy is not None and isinstance(value, cupy.ndarray):
+            return cupy.empty(array.shape)
+        return devices.driver.new_array(array.shape)
 
 
 @cache

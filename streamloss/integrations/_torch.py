@@ -1,15 +1,19 @@
-"""Tensors of PyTorch: read where they lie in host memory, or cut into digits on their device."""
+"""Tensors of PyTorch: read where they lie, or cut into digits on devices that the kernels do not know."""
 
 from __future__ import annotations
 
+import numbers
 from functools import cache
 from typing import Any, cast
 
 import torch
 
+from .. import cuda
 from ..arrays import broadcastable
 from ..chunks import PIECE
+from ..exact import STATE_WORDS
 from ..losses import Loss
+from ._names import Named
 from ._tensors import Operations, chunk_state
 
 
@@ -48,6 +52,21 @@ def host(value: Any) -> Any:
     return value.detach().numpy()
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether accumulators add tensors of that device: of a CUDA device, where numba-cuda is installed."""
+    return device.type == "cuda" and cuda.is_there()
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """An argument as an accumulator takes it beside tensors of that device: numbers and tensors stay as they are."""
+    return value if value is None or isinstance(value, numbers.Real) else there(value, device)
+
+
+def there(value: Any, device: torch.device) -> torch.Tensor:
+    """A tensor of that device as it is, anything else as a tensor there."""
+    return value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device=device)
+
+
 def device_of(*values: Any) -> torch.device | None:
     """The device that all tensors lie on; None for host memory, and TypeError for a mixture."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
@@ -59,12 +78,34 @@ def device_of(*values: Any) -> torch.device | None:
     return devices.pop()
 
 
+NAMES = Named(labels="target", predictions="input", weights="weight")
+
+
 @torch.no_grad()
 def device_state(
     loss: Loss, input: Any, target: Any, weight: Any, mask: Any, omit: bool, device: torch.device
 ) -> torch.Tensor:
     """What a chunk on a device adds to a state, without waiting for the device."""
-    input, target = (torch.as_tensor(value, device=device) for value in (input, target))
+    input, target = there(input, device), there(target, device)
+    if has_kernels(device):
+        return _state_by_kernels(loss, input, target, placed(weight, device), placed(mask, device), omit)
+    return _state_by_operations(loss, input, target, weight, mask, omit, device)
+
+
+def _state_by_kernels(
+    loss: Loss, input: torch.Tensor, target: torch.Tensor, weight: Any, mask: Any, omit: bool
+) -> torch.Tensor:
+    kernels = cuda.backend()
+    with NAMES:
+        operands = kernels.checked(target, input, weight, mask, None)
+        states = input.new_zeros((kernels.SLOTS, STATE_WORDS), dtype=torch.int64)
+        kernels.add_to(states.data_ptr(), loss, operands, omit, STATE_WORDS)
+    return states.sum(0)
+
+
+def _state_by_operations(
+    loss: Loss, input: torch.Tensor, target: torch.Tensor, weight: Any, mask: Any, omit: bool, device: torch.device
+) -> torch.Tensor:
     mask = None if mask is None else torch.as_tensor(mask, device=device)
     if input.shape != target.shape:
         raise ValueError(f"input and target must have the same shape, got {tuple(input.shape)}, {tuple(target.shape)}")

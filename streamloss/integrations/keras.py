@@ -37,9 +37,16 @@ IN_GRAPHS = Operations(
     constant=lambda values, tensor: ops.convert_to_tensor(np.array(values)),
 )
 if ON_TORCH:  # which is eager: Keras' operations would take 30 ms a step, and its segment_sum rounds
-    from ._torch import OPERATIONS, host
+    from ._torch import OPERATIONS, device_state, host
 else:
     OPERATIONS = IN_GRAPHS
+
+
+def state_of(loss: losses.Loss, y_true: Any, y_pred: Any, weight: Any, mask: Any, omit: bool) -> Any:
+    """What a batch adds to a state, where its tensors are."""
+    if ON_TORCH:
+        return device_state(loss, y_pred, y_true, weight, mask, omit, y_pred.device)
+    return chunk_state(OPERATIONS, loss, y_true, y_pred, weight, mask, omit)
 
 
 def with_64_bits() -> contextlib.AbstractContextManager[Any]:
@@ -145,7 +152,7 @@ class Metric(keras.metrics.Metric):
                 words = accumulator.state
             else:
                 omit = self._empty.nan == "omit"
-                added = chunk_state(OPERATIONS, self._empty.loss, y_true, y_pred, weight, kept, omit)
+                added = state_of(self._empty.loss, y_true, y_pred, weight, kept, omit)
                 state = joined(OPERATIONS, self._state(), added)
                 words = ops.view(state, "int32") if ON_JAX else state
         self._words.assign(words)

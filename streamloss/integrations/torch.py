@@ -25,12 +25,8 @@ from ..exact import COUNT, SUM_WORDS, TERMS, WEIGHTS
 from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
-from ._names import Named
 from ._tensors import approximate, evaluate, joined
-from ._torch import OPERATIONS, device_of, device_state, host
-
-NAMES = Named(labels="target", predictions="input", weights="weight")
-
+from ._torch import NAMES, OPERATIONS, device_of, device_state, has_kernels, host, placed
 
 # ------------------------------------------------------------------------------------------- the metric
 
@@ -45,9 +41,10 @@ class Metric:
 
     Notes
     -----
-    Tensors in host memory go to the compiled kernels. Tensors on a device are cut into the digits of the exact sum
-    there, by int64 operations, and the state stays there: an update never waits for the device, `compute` does. On a
-    device the loss must be made of + - * / sqrt abs and comparisons, so that its bits are those of the kernels.
+    Tensors in host memory go to the compiled kernels, and so do those on a CUDA device where numba-cuda is installed
+    (`pip install 'streamloss[cuda13]'`). On other devices they are cut into the digits of the exact sum by int64
+    operations; there the loss must be made of + - * / sqrt abs and comparisons, so that its bits are those of the
+    kernels. The state stays on the device: an update never waits for it, `compute` does.
 
     Examples
     --------
@@ -85,15 +82,21 @@ class Metric:
         Raises
         ------
         ValueError
-            For shapes that do not fit; for NaN where the policy is "raise", which only host memory allows.
+            For shapes that do not fit; for NaN where the policy is "raise", which waits for a CUDA device, and which
+            no device without kernels allows.
         TypeError
-            For what is not real numbers, for tensors on several devices, and on a device for losses with log or exp.
+            For what is not real numbers, for tensors on several devices, and on a device without kernels for losses
+            with log or exp.
 
         """
         device = device_of(input, target, weight, mask)
         with NAMES:
             if device is None:
                 self._accumulator.update(host(target), host(input), host(weight), mask=host(mask))
+                return self
+            if has_kernels(device):
+                target, input, weight, mask = (placed(value, device) for value in (target, input, weight, mask))
+                self._accumulator.update(target, input, weight, mask=mask)
                 return self
         accumulator = self._accumulator
         if accumulator.nan == "raise":

@@ -1,0 +1,178 @@
+"""One element in the CUDA kernels: how it is read from arrays of any form, and which numbers it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import cuda, float64, uint64
+from numba.core import config
+
+from .._jit import FLAGS
+from ..exact import STATE_WORDS, TERM_SQUARES, TERMS
+from ..formulas import compiled_form
+from .numerics import from_bfloat16, from_float16, place, product
+
+SIMULATED = bool(config.ENABLE_CUDASIM)
+THREADS = 4 if SIMULATED else 256  # of a block; where all is simulated, so few that small data spans several blocks
+LANES = 2 if SIMULATED else 16  # the square root: threads that add up one of a block's tallies
+SLOTS = 2 if SIMULATED else 64  # copies of the state, so that not all blocks add to the same words
+
+
+def _plain(value: Any) -> Any:
+    return value
+
+
+# In the simulator a kernel is Python; there, functions that use `cuda` are plain, and numbers are Python's own.
+device: Callable[[Any], Any] = _plain if SIMULATED else cuda.jit(device=True, forceinline=True)
+number: Any = float if SIMULATED else float64
+unsigned: Any = int if SIMULATED else uint64
+
+
+def compiled(formula: Callable[..., Any]) -> Any:
+    """A loss's formula, for kernels to call, with logarithms and exponentials of our own."""
+    formula = compiled_form(formula)
+    return numba.njit(**FLAGS)(formula) if SIMULATED else cuda.jit(device=True, forceinline=True)(formula)
+
+
+CONVERT = {**dict.fromkeys("fd?bBhHiIlLqQ", number), "e": from_float16, "E": from_bfloat16}
+SMALL = frozenset("fEe?bBhHiI")
+
+
+class Form(NamedTuple):
+    """All that a kernel is specialised for, beside its loss: the kinds of its operands, and what becomes of NaN."""
+
+    labels: str  # the character of a dtype; "E" for bfloat16
+    predictions: str
+    weights: str = ""  # "" for none, "1" for one number
+    mask: str = ""  # "" for none
+    out: str = ""  # "" for none
+    axes: int = 0  # of the operands' common shape, where they have strides; 0 where all are contiguous
+    omit: bool = False
+    words: int = STATE_WORDS  # of a state
+    squares: bool = False  # whether this is the kernel for the sums that come after STATE_WORDS
+    grouped: bool = False  # whether every element goes to the state of its own group
+
+    @property
+    def threads(self) -> int:
+        """The threads of a block: what they share at the end must fit 48 KiB."""
+        return THREADS // 2 if self.squares else THREADS
+
+    @property
+    def share(self) -> int:
+        """The elements of a tile that a thread takes: as many as keep the memory busy and fit the registers."""
+        return 8 if set(self.labels + self.predictions) <= SMALL and not self.squares else 4
+
+    @property
+    def tile(self) -> int:
+        """The elements of a tile."""
+        return self.share * self.threads
+
+    @property
+    def sums(self) -> int:
+        """How many numbers an element adds: a product is two, and a weight that all share is counted instead."""
+        if self.squares:
+            return 3 if self.weights == "" and not self.grouped else 6
+        return 1 if self.weights in ("", "1") and not self.grouped else 2
+
+    @property
+    def start(self) -> int:
+        """Where the first of the sums begins that the kernel adds to; they stand side by side."""
+        return TERM_SQUARES if self.squares else TERMS
+
+
+def locator(form: Form) -> Any:
+    """What finds the place of an element in an operand."""
+    if form.axes:
+
+        @device
+        def at(position: int, shape: Any, strides: Any) -> Any:
+            return unsigned(place(position, shape, strides))
+    else:
+
+        @device
+        def at(position: int, shape: Any, strides: Any) -> Any:
+            return unsigned(position)
+
+    return at
+
+
+def reader(form: Form, formula: Any) -> Any:
+    """What reads an element and computes its term: (term, weight, is it there, is it kept); zeros if it is not."""
+    at, to_label, to_prediction = locator(form), CONVERT[form.labels], CONVERT[form.predictions]
+
+    if form.weights == "":
+
+        @device
+        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
+            return 1.0
+    elif form.weights == "1":
+
+        @device
+        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
+            return weights
+    else:
+        to_weight = CONVERT[form.weights]
+
+        @device
+        def weight_of(weights: Any, position: int, shape: Any, strides: Any) -> float:
+            return to_weight(weights[at(position, shape, strides)])
+
+    if form.mask == "":
+
+        @device
+        def here_in(mask: Any, position: int, shape: Any, strides: Any) -> bool:
+            return True
+    else:
+
+        @device
+        def here_in(mask: Any, position: int, shape: Any, strides: Any) -> bool:
+            return mask[at(position, shape, strides)] != 0
+
+    if form.omit:
+
+        @device
+        def is_kept(label: float, prediction: float, weight: float) -> bool:
+            return (label == label) & (prediction == prediction) & (weight == weight)
+    else:
+
+        @device
+        def is_kept(label: float, prediction: float, weight: float) -> bool:
+            return True
+
+    if form.out == "":
+
+        @device
+        def write(out: Any, position: int, shape: Any, strides: Any, term: float) -> None:
+            pass
+    else:
+
+        @device
+        def write(out: Any, position: int, shape: Any, strides: Any, term: float) -> None:
+            out[at(position, shape, strides)] = term
+
+    @device
+    def read(operands: Any, geometry: Any, parameters: Any, position: int) -> Any:
+        labels, predictions, weights, mask, out = operands
+        shape, label_strides, prediction_strides, weight_strides, mask_strides, out_strides = geometry
+        label = to_label(labels[at(position, shape, label_strides)])
+        prediction = to_prediction(predictions[at(position, shape, prediction_strides)])
+        weight = weight_of(weights, position, shape, weight_strides)
+        here = here_in(mask, position, shape, mask_strides)
+        keep = here & is_kept(label, prediction, weight)
+        term = weight * number(formula(label, prediction, *parameters))
+        write(out, position, shape, out_strides, term if keep else np.nan)
+        return (term if keep else 0.0), (weight if keep else 0.0), here, keep
+
+    return read
+
+
+def summands(form: Form) -> Any:
+    """What gives the numbers that an element adds."""
+    if not form.squares:
+        return device(lambda term, weight: (term,)) if form.sums == 1 else device(lambda term, weight: (term, weight))
+    if form.sums == 3:
+        return device(lambda term, weight: (*product(term, term), term))
+    return device(lambda term, weight: product(term, term) + product(term, weight) + product(weight, weight))
