@@ -1,9 +1,15 @@
-"""Parquet files, decoded by Arrow: several runs of row groups at once, or a large row group bit by bit.
+"""Parquet files: through Polars, and through Arrow where keys are text or a row group is too large to hold.
 
-Arrow decodes the columns of a row group side by side, in threads of its own, and hands on the dictionary that a column
-of text is stored with, where Polars writes out every string. It does not decode row groups side by side: that is done
-here. 30 M rows in row groups of 120 k rows take 0.35 s of processor time for two columns of float32 (Polars: 0.36), and
-0.13 s for a column of text of which 20 are different (Polars: 0.13 s, for the text itself).
+Arrow hands on the dictionary that a column of text is stored with, where Polars writes out every string. It decodes
+columns side by side, but not row groups: that is done here. 100 M rows, row groups of 120 k rows, two cores, seconds:
+
+=======================================  ======  =====
+squared error of two float32 columns     Polars  Arrow
+=======================================  ======  =====
+of all rows                              0.70    0.86
+by 20 integers                           1.02    1.37
+by 20 strings                            2.96    1.50
+=======================================  ======  =====
 """
 
 from __future__ import annotations
@@ -51,8 +57,12 @@ class Parquet:
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
         sizes = self._sizes(columns.roots)
-        large = max(sizes, default=0) > LARGE
-        pieces = self._bit_by_bit(columns, row) if large else self._side_by_side(columns, row, sizes)
+        if max(sizes, default=0) > LARGE:
+            pieces = self._bit_by_bit(columns, row)
+        elif columns.text_keys:
+            pieces = self._side_by_side(columns, row, sizes)
+        else:
+            pieces = self._through_polars(columns, row)
         try:
             for piece in pieces:
                 row += piece.frame.height
@@ -68,12 +78,17 @@ class Parquet:
             for group in self._groups
         ]
 
+    def _through_polars(self, columns: Selection, row: int) -> Iterator[Piece]:
+        frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)
+        for batch in columns.of(frame).collect_batches(chunk_size=ROWS, engine="streaming"):
+            yield Piece(batch, 0)
+
     def _bit_by_bit(self, columns: Selection, row: int) -> Iterator[Piece]:
         """Row group after row group, of which Arrow decodes columns side by side."""
         first, skip = self._find(row)
         groups = list(range(first, len(self._groups)))
         with self._open(columns, buffer_size=BUFFER) as file:
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=self._needed(columns)):
+            for batch in file.iter_batches(ROWS, row_groups=groups, columns=columns.roots):
                 if skip < batch.num_rows:
                     yield _piece(pa.Table.from_batches([batch.slice(skip)]), columns)
                 skip = max(0, skip - batch.num_rows)
@@ -88,16 +103,12 @@ class Parquet:
 
     def _read(self, columns: Selection, groups: list[int], skip: int) -> list[Piece]:
         with self._open(columns) as file:
-            table = file.read_row_groups(groups, self._needed(columns))
+            table = file.read_row_groups(groups, columns.roots)
         return [_piece(table.slice(start, ROWS), columns) for start in range(skip, table.num_rows, ROWS)]
 
     def _open(self, columns: Selection, buffer_size: int = 0) -> Any:
         keys = columns.text_keys
         return pq.ParquetFile(self._path, metadata=self._metadata, read_dictionary=keys, buffer_size=buffer_size)
-
-    def _needed(self, columns: Selection) -> list[str]:
-        """The columns to read; one, if only its length is wanted."""
-        return columns.roots or self.schema.names()[:1]
 
     def _find(self, row: int) -> tuple[int, int]:
         """The row group that a row lies in, and how many of its rows come before."""
