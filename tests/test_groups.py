@@ -10,15 +10,16 @@ from decimal import Decimal
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator, GroupedAccumulator
 from streamloss.keys import Coded
+from tests.backend import examples
 from tests.strategies import chunks, cuts
 
-SETTINGS = settings(deadline=None, max_examples=40)
+SETTINGS = examples(40)
 
 
 def part(weights, rows):
