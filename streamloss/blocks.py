@@ -182,7 +182,7 @@ def add_quickly(loss: Any, elements: Any, windows: Any, once: bool, tally: Any, 
     """Set aside the exact sums of a block, cutting its weights once or twice; False if something did not fit."""
 
 
-@_jit.by_type(add_quickly)
+@_jit.by_type(add_quickly, **_jit.NO_COUNTS)
 def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> Any:
     def for_weights(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
         if once:
