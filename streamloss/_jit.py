@@ -50,30 +50,19 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-class Helper:
-    """A function that compiled code calls; Numba hears of it when it first meets one, not when we are imported."""
-
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        self._function, self._options = function, options
-        self.__doc__ = function.__doc__
-
-    @cached_property
-    def _dispatcher(self) -> Any:
-        return numba.njit(**{**INNER, **self._options})(self._function)
-
-    @property
-    def _numba_type_(self) -> Any:
-        return self._dispatcher._numba_type_
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile a function, which may make arrays, into whatever calls it."""
+    return numba.njit(forceinline=True, **INNER)(function)
 
 
 def scalar(function: F) -> F:
     """Compile a helper into whatever calls it: loops vectorise only when nothing is left to call."""
-    return cast(F, Helper(function, forceinline=True, **NO_COUNTS))
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True)(function))
 
 
 def routine(function: F) -> F:
     """Compile a helper that stays a call of its own."""
-    return cast(F, Helper(function, forceinline=False, **NO_COUNTS))
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=False)(function))
 
 
 class Cache(FunctionCache):
@@ -164,9 +153,10 @@ def _unbox_formula(typ: Any, obj: Any, c: Any) -> NativeValue:
     return NativeValue(c.context.get_dummy_value())
 
 
-def by_type(stub: Callable[..., Any]) -> Callable[[F], F]:
+def by_type(stub: Callable[..., Any], **options: Any) -> Callable[[F], F]:
     """Let compiled code that calls `stub` get what the decorated function returns for the arguments' types."""
-    return cast(Callable[[F], F], overload(stub, jit_options={"forceinline": True, **INNER, **NO_COUNTS}, strict=False))
+    options = {**INNER, "forceinline": True, **options}
+    return cast(Callable[[F], F], overload(stub, jit_options=options, strict=False))
 
 
 def evaluate(formula: Any, label: float, prediction: float, parameters: tuple[float, ...]) -> float:
@@ -187,16 +177,16 @@ def _element_function(function: Callable[..., Any], parameters: int) -> Any:
     one in its remainder, by another algorithm: the bits of a loss would depend on its place in the chunk. Through a
     call every element takes the same path. Logarithms and exponentials are arithmetic by now, see formulas.py.
     """
-    inlined = numba.njit(forceinline=True, **INNER)(function)
+    part = inlined(function)
     signature = (types.float64,) * (2 + parameters)
-    inlined.compile(signature)
-    called = re.findall(r"\bcall\b[^@\n]*@\"?([\w.$]+)", inlined.inspect_llvm(signature))
+    part.compile(signature)
+    called = re.findall(r"\bcall\b[^@\n]*@\"?([\w.$]+)", part.inspect_llvm(signature))
     if all(INSTRUCTIONS.match(name) for name in called):
-        return inlined
+        return part
 
     def apart(label: float, prediction: float, *values: float) -> Any:
         not_inlined()
-        return inlined(label, prediction, *values)
+        return part(label, prediction, *values)
 
     return numba.njit(forceinline=False, **INNER)(apart)
 

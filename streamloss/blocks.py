@@ -187,7 +187,7 @@ def add_quickly(loss: Any, elements: Any, windows: Any, once: bool, tally: Any, 
     """
 
 
-@_jit.by_type(add_quickly)
+@_jit.by_type(add_quickly, **_jit.NO_COUNTS)
 def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> Any:
     def for_weights(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
         if once:

@@ -90,7 +90,7 @@ def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:
         if id(value) not in helpers:
             copy = _empty_copy(value.py_func)
             # Rounded as the formula is, whatever its own flags.
-            helpers[id(value)] = _jit.Helper(copy, forceinline=True)
+            helpers[id(value)] = _jit.inlined(copy)
             _fill(copy, value.py_func, helpers)
         return helpers[id(value)]
     return value

@@ -55,7 +55,7 @@ def weigh(weights: Any, i: int, loss: float) -> Any:
     """The term of element i of a block: its weight times its loss."""
 
 
-@_jit.by_type(weigh)
+@_jit.by_type(weigh, **_jit.NO_COUNTS)
 def _weigh(weights: Any, i: Any, loss: Any) -> Any:
     if isinstance(weights, types.NoneType):
         return lambda weights, i, loss: loss
