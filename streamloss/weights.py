@@ -18,13 +18,6 @@ from .exact import SUM_WORDS, carry, deposit_float
 from .operands import BLOCK, item, part, room
 
 
-def add_shared(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> Any:
-    """Add the weights of the elements from start to stop, of which `kept` count, to a sum, if elements share them.
-
-    Returns how many of the weights added are not 0.
-    """
-
-
 @intrinsic
 def summed(typing: Any, weights: Any, mask: Any, omit: Any, block: Any) -> Any:
     """The block of weights if they are to be summed beside the terms, otherwise None."""
@@ -40,7 +33,14 @@ def _are_shared(weights: Any, mask: Any, omit: Any) -> bool:
     return isinstance(weights, (types.Float, types.NoneType))
 
 
-@_jit.by_type(add_shared)
+def add_shared(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> Any:
+    """Add the weights of the elements from start to stop, of which `kept` count, to a sum, if elements share them.
+
+    Returns how many of the weights added are not 0.
+    """
+
+
+@_jit.by_type(add_shared, **_jit.NO_COUNTS)
 def _add_shared(weights: Any, mask: Any, omit: Any, start: Any, stop: Any, kept: Any, total: Any) -> Any:
     if not _are_shared(weights, mask, omit):
         return lambda weights, mask, omit, start, stop, kept, total: 0
