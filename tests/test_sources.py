@@ -952,6 +952,14 @@ def test_a_file_of_lines_may_be_cut_at_any_byte(tmp_path, name, packing, monkeyp
         assert [key for (key,) in score(source)[1]] == expected[1]
 
 
+@pytest.mark.parametrize(("suffix", "content"), [("csv", "a,b\n1,2\nNA,NA\n"), ("ndjson", '{"a":1}\n{"a":null}\n')])
+def test_all_columns_may_stand_in_the_path(tmp_path, suffix, content):
+    folder = tmp_path / "y=1" / "p=2"
+    folder.mkdir(parents=True)
+    (folder / f"t.{suffix}").write_text(content)
+    assert labels(open_source(tmp_path, "y", "p")).tolist() == [1.0, 1.0]
+
+
 @pytest.mark.parametrize("missing", text.MISSING)
 def test_what_is_missing_is_missing_in_every_block(tmp_path, missing, monkeypatch):
     """Blocks in which nothing is missing are parsed in another way than the others."""
