@@ -310,7 +310,7 @@ def _lacks(frame: pl.DataFrame) -> bool:
         column.null_count() > 0
         or (column.dtype.is_float() and bool(column.is_nan().any()))
         or (column.dtype == pl.String and bool(column.is_in(MISSING).any()))
-        for column in frame.iter_columns()
+        for column in (series.rename("") for series in frame.iter_columns())  # Polars takes some names for patterns
     )
 
 
