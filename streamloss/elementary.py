@@ -24,8 +24,6 @@ import numpy as np
 from . import _jit
 from ._jit import bits, from_bits
 
-NAMES = ("log", "log1p", "exp", "expm1")
-
 
 def _pattern(value: float) -> int:
     """The 64 bits of a float64."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any
 
@@ -18,12 +18,19 @@ from numba import float32, float64
 from numba.core import types
 from numba.core.dispatcher import Dispatcher
 
-from . import _jit, elementary
+from . import _jit
 from .losses import names_in
 
+NAMES = ("log", "log1p", "exp", "expm1")
+OURS = {getattr(library, name): name for library in (math, np) for name in NAMES}  # what elementary.py has, too
 
-def _for_numbers(own: Callable[[float], float], library: Callable[[float], float]) -> Callable[[float], float]:
+
+@cache
+def _instead(function: Any) -> Any:
     """What takes the place of a library's function in compiled code: our own for numbers, else the library's."""
+    from . import elementary  # most losses need none of it, and importing it takes as long as all the rest
+
+    own = getattr(elementary, OURS[function])
 
     def instead(x: Any) -> Any:
         raise TypeError("it exists in compiled code only")
@@ -34,16 +41,9 @@ def _for_numbers(own: Callable[[float], float], library: Callable[[float], float
             return lambda x: float32(own(float64(x)))
         if isinstance(x, (types.Float, types.Integer, types.Boolean)):
             return lambda x: own(float64(x))
-        return lambda x: library(x)
+        return lambda x: function(x)
 
     return instead
-
-
-INSTEAD = {
-    getattr(library, name): _for_numbers(getattr(elementary, name), getattr(library, name))
-    for library in (math, np)
-    for name in elementary.NAMES
-}
 
 
 def compiled_form(formula: Callable[..., Any]) -> Callable[..., Any]:
@@ -78,10 +78,10 @@ def _fill(copy: FunctionType, function: Any, helpers: dict[int, Any]) -> bool:
 def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:
     """What takes the place of a variable's value, in a function that uses these names."""
     if isinstance(value, (BuiltinFunctionType, np.ufunc)):
-        return INSTEAD.get(value, value)
+        return _instead(value) if value in OURS else value
     if isinstance(value, ModuleType):
-        members = {name: vars(value).get(name) for name in names & set(elementary.NAMES)}
-        own = {name: INSTEAD[member] for name, member in members.items() if member in INSTEAD}
+        members = {name: vars(value).get(name) for name in names & set(NAMES)}
+        own = {name: _instead(member) for name, member in members.items() if member in OURS}
         if own:
             module = ModuleType(value.__name__)
             vars(module).update(own, __getattr__=partial(getattr, value))

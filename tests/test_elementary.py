@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from llvmlite import binding
 
-from streamloss import Accumulator, _jit, elementary, formulas
+from streamloss import Accumulator, _jit, formulas
 from streamloss.losses import LOSSES, as_loss
 
 INF, NAN = math.inf, math.nan
@@ -79,7 +79,7 @@ def inside(name, x):
     return x[(x > low) & (x < high)]
 
 
-@pytest.mark.parametrize("name", elementary.NAMES)
+@pytest.mark.parametrize("name", formulas.NAMES)
 def test_errors_against_decimal_arithmetic(name):
     x = inside(name, arguments(name, 500))
     with localcontext(prec=60, Emax=10**9, Emin=-(10**9)):
@@ -91,7 +91,7 @@ def test_errors_against_decimal_arithmetic(name):
 
 
 @pytest.mark.skipif(np.finfo(np.longdouble).nmant < 63, reason="long double has no more bits than float64 here")
-@pytest.mark.parametrize("name", elementary.NAMES)
+@pytest.mark.parametrize("name", formulas.NAMES)
 def test_errors_over_millions_of_arguments(name):
     x = inside(name, arguments(name, 400_000))
     got = values(name, x)
@@ -162,7 +162,7 @@ def digests():
     n = 100_003
     steps = np.arange(-n, n) * 2.0**-15
     x = np.concatenate([scattered(n), steps, 256 * steps])
-    four = {name: (any_of_four, np.full(x.size, float(k))) for k, name in enumerate(elementary.NAMES)}
+    four = {name: (any_of_four, np.full(x.size, float(k))) for k, name in enumerate(formulas.NAMES)}
     labels = np.concatenate([steps, x[: x.size - steps.size]])
     shares = np.arange(x.size) % 1024 / 1024
     losses = {"log_cosh": labels, "squared_log_error": labels, "binary_cross_entropy": shares}

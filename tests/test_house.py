@@ -69,6 +69,7 @@ LATE = {  # what loads optional packages
     ("files.arrays", "files.coding"),
     ("cli", "files.plot"),
 }
+LATE |= {("formulas", "elementary")}  # logarithms and exponentials, for losses that have them
 # The CUDA backend, with the first device array, and in it the driver, when there is one.
 LATE |= {("accumulator", "cuda"), ("cuda", "cuda.driver"), ("cuda", "cuda.devices"), ("cuda", "cuda.staged")}
 OPTIONAL = [
