@@ -318,7 +318,10 @@ def test_the_last_steps_may_be_cut_short_anywhere(arrays, tmp_path, monkeypatch,
             patch.setattr(kind, "discard", die)
         else:
             save = checkpoint.Checkpoint.save
-            unless_finished = lambda self, kept: die() if kept.finished else save(self, kept)  # noqa: E731
+
+            def unless_finished(self, kept):
+                die() if kept.finished else save(self, kept)
+
             patch.setattr(checkpoint.Checkpoint, "save", unless_finished)
         with pytest.raises(SystemExit):
             streamloss.score(**run)

@@ -68,7 +68,7 @@ class Adder:
         self, device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool = False
     ) -> None:
         layout = updates.laid_out(device, [updates.described(operand) for operand in operands])
-        form = Form(*layout.kinds[:5], layout.axes, omit, words, squares, grouped=True)  # type: ignore[call-arg, arg-type, misc]
+        form = Form._make((*layout.kinds[:5], layout.axes, omit, words, squares, True))
         self._function, self._threads = device.sums(form, loss), form.threads
         self._arguments = [*devices.filled(layout.arguments, layout.places, operands), *loss.values]
 

@@ -135,7 +135,7 @@ def _launches(
 ) -> list[Launch]:
     """The launches of one kernel, for operands as `described` has them."""
     layout = laid_out(device, operands)
-    form = Form(*layout.kinds, layout.axes, omit, words, squares)  # type: ignore[call-arg, arg-type]
+    form = Form._make((*layout.kinds, layout.axes, omit, words, squares, False))
     return devices.launches(device, form, loss, layout.arguments, layout.places, layout.size)
 
 
@@ -151,8 +151,7 @@ class Layout(NamedTuple):
 
 def laid_out(device: Device, operands: Sequence[Any]) -> Layout:
     """The layout of operands as `described` has them."""
-    # What an operand is made of comes in tuples, whose lengths the checker does not know.
-    arrays_ = [View(0, *part, device.ordinal, None, None) for part in operands if isinstance(part, tuple)]  # type: ignore[call-arg]
+    arrays_ = [View._make((0, *part, device.ordinal, None, None)) for part in operands if isinstance(part, tuple)]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
     plain = len(lengths) == 1 and all(s == (1,) for s in strides) and not any(array.first for array in arrays_)

@@ -144,7 +144,7 @@ class ChunkedScore:
         self.estimator = estimator
         self.outputs = Outputs(loss, multioutput=multioutput)
 
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803  # scikit-learn's
         """Predict a chunk and add its losses."""
         self.outputs.update(y, self.estimator.predict(X), sample_weight)
         return self
