@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import numba
 from llvmlite import ir
+from llvmlite.binding import llvm_version_info
 from numba.core import types
 from numba.core.caching import FunctionCache
 from numba.core.cgutils import alloca_once
@@ -39,6 +40,7 @@ NO_COUNTS = {"_nrt": False}
 
 
 VECTOR = 8  # elements: a 512-bit vector of float64
+SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM finds that VECTOR elements read one entry, and reads it once
 
 
 @cache

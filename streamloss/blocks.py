@@ -197,7 +197,7 @@ def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, 
     def for_no_weights(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, counts: Any) -> bool:
         return quick(loss, elements, windows, None, tally, counts)
 
-    return for_weights if isinstance(elements[4], types.Array) else for_no_weights
+    return for_no_weights if isinstance(elements[4], types.NoneType) else for_weights
 
 
 # --------------------------------------------------------------------------------------------------- careful path

@@ -13,10 +13,15 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ._jit import SEES_VECTORS, VECTOR
+
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = tuple[Array, int, int]
+Shared: TypeAlias = Run | tuple[Array] | tuple[Run]  # in all the forms that operands.py reads
 # One kernel call: labels, predictions, weights, mask, out, first element, end.
-Operands: TypeAlias = tuple[Array, Array, "float | Array | Run | None", "Array | Run | None", "Array | None", int, int]
+Operands: TypeAlias = tuple[
+    Array, Array, "float | Array | Shared | None", "Array | Shared | None", "Array | None", int, int
+]
 
 FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 FLOATS = frozenset({FLOAT32, FLOAT64})  # what kernels read directly
@@ -51,8 +56,8 @@ class Direct:
         self,
         labels: Array,
         predictions: Array,
-        weights: float | Array | Run | None,
-        mask: Array | Run | None,
+        weights: float | Array | Shared | None,
+        mask: Array | Shared | None,
         out: Array | None,
         codes: Array | Run | None = None,
     ) -> None:
@@ -64,7 +69,8 @@ class Direct:
         """The first elements of pieces that keep this many threads busy to the end."""
         if self.size <= PIECE:
             return range(0, self.size, PIECE)
-        return range(0, self.size, min(max(self.size // (8 * threads), PIECE), SHARE))
+        share = self.size // (8 * threads) // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
+        return range(0, self.size, min(max(share, PIECE), SHARE))
 
     def operands(self, piece: int, pieces: range) -> Operands:
         """What a kernel is called with for a piece."""
@@ -177,16 +183,16 @@ def in_place(arguments: Arguments) -> Direct:
         out = None if out is None else out.T
         codes = None if codes is None else codes.T
     shape = labels.shape
-    read_weights: float | Array | Run | None
+    read_weights: float | Array | Shared | None
     if not isinstance(weights, np.ndarray):
         read_weights = weights
     elif weights.size == 1:
         read_weights = float(stage(weights)[0])
     elif weights.dtype in FLOATS:
-        read_weights = flat(weights, shape)
+        read_weights = in_vectors(flat(weights, shape), labels.size)
     else:
         raise NotInPlaceError
-    read_mask = None if mask is None else flat(mask, shape)
+    read_mask = None if mask is None else in_vectors(flat(mask, shape), labels.size)
     if out is not None and (out.dtype != FLOAT64 or out.flags.num & READY != READY):
         raise NotInPlaceError
     if len(shape) != 1:
@@ -209,6 +215,16 @@ def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
         raise NotInPlaceError
     repeat = math.prod(shape[end:]) if array.size > 1 else math.prod(shape)
     return array.reshape(-1), repeat, array.size
+
+
+def in_vectors(operand: Array | Run, size: int) -> Array | Shared:
+    """A run for that many elements, by entries for VECTOR elements each if it has whole ones."""
+    if not isinstance(operand, tuple) or operand[1] % VECTOR or not SEES_VECTORS:
+        return operand
+    entries, repeat, period = operand
+    if repeat * period == size and repeat == VECTOR:
+        return (entries,)
+    return ((entries, repeat // VECTOR, period),)
 
 
 def in_pieces(arguments: Arguments) -> Staged:

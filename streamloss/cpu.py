@@ -16,7 +16,7 @@ from .entries import WORDS, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, part, past_line, room, scratch
+from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
 from .weights import add_shared, summed
 
@@ -48,8 +48,8 @@ def accumulate(
     weights_in_one_cut = True  # as those of float32 mostly are; until a block says otherwise
     before = state[COUNT]
     begin = end = start
-    while end < stop:  # blocks begin with a cache line: loads across two lines cost float32 a tenth of its speed
-        begin, end = end, min(end + BLOCK - past_line(labels, end), stop)
+    while end < stop:
+        begin, end = end, min(end + BLOCK - past_line(labels, end, is_in_vectors(weights) or is_in_vectors(mask)), stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         to_sum = summed(weights, mask, loss[2], w)

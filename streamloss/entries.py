@@ -74,7 +74,7 @@ def recipe_of(loss: Loss, omit: bool) -> Any:
 
 def _kind(operand: Any) -> Any:
     if type(operand) is tuple:
-        return tuple, operand[0].dtype
+        return len(operand), _kind(operand[0])
     return float if type(operand) is float else operand.dtype
 
 
@@ -83,5 +83,5 @@ def type_of(operand: Any) -> Any:
     if isinstance(operand, np.ndarray):
         return types.Array(SCALARS[operand.dtype.char], 1, "C")
     if isinstance(operand, tuple):
-        return types.Tuple((type_of(operand[0]), types.int64, types.int64))
+        return types.Tuple([types.int64 if isinstance(part, int) else type_of(part) for part in operand])
     return types.none if operand is None else types.float64

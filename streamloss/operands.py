@@ -1,8 +1,9 @@
 """How compiled code reads the weights and the mask of a chunk, whatever form they come in.
 
 They are None, one number, an array with an entry for every element, or a run (entries, repeat, period), in which
-element i has entry (i // repeat) % period. The type of an operand decides, when a kernel is compiled, how a block of
-it is had; a run is written out block by block, in cache, and never as a whole.
+element i has entry (i // repeat) % period. An array or a run alone in a tuple has entries for VECTOR elements each. The
+type of an operand decides, when a kernel is compiled, how a block of it is had; a run is written out block by block, in
+cache, and never as a whole.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**6
 TILE = 256  # elements of a block after which the next lines are asked for
 AHEAD = 512  # bytes
 CACHE_LINE = 64  # bytes
+_VECTOR = ir.IntType(64)(VECTOR)
+
+
+def _is_in_vectors(operand: Any) -> bool:
+    return isinstance(operand, types.BaseTuple) and len(operand) == 1
 
 
 @intrinsic(prefer_literal=True)
@@ -40,15 +46,17 @@ def room(typing: Any, count: Any, dtype: Any) -> Any:
 @intrinsic
 def scratch(typing: Any, operand: Any) -> Any:
     """Room for a block of the operand, where one has to be written out; otherwise None."""
-    if not isinstance(operand, types.BaseTuple):
+    run = operand[0] if _is_in_vectors(operand) else operand
+    if not isinstance(run, types.BaseTuple):
         return types.none(operand), lambda context, *_: context.get_dummy_value()
-    array = types.Array(operand[0].dtype, 1, "C")
+    array = types.Array(run[0].dtype, 1, "C")
     return array(operand), lambda context, builder, *_: _jit.on_stack(context, builder, array, BLOCK + VECTOR)
 
 
-# Whether all elements share one entry, and whether there are no weights.
+# Whether all elements share one entry, whether there are no weights, and whether entries are for VECTOR elements each.
 is_shared = _jit.known(lambda operand: isinstance(operand, (types.Float, types.NoneType)))
 is_one = _jit.known(lambda operand: isinstance(operand, types.NoneType))
+is_in_vectors = _jit.known(_is_in_vectors)
 
 
 def weigh(weights: Any, i: int, loss: float) -> Any:
@@ -85,6 +93,8 @@ def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
         return _view(operand)(operand, types.int64, types.int64, room), lambda c, b, s, args: _part(c, b, s, args[:3])
     if not isinstance(operand, types.BaseTuple):
         return operand(operand, types.int64, types.int64, room), lambda c, b, s, args: args[0]
+    if _is_in_vectors(operand):
+        return _block_in_vectors(typing, operand, room)
     written = _view(room)
     function = typing.resolve_value_type(spread)
     inner = function.get_call_type(typing, (operand, types.int64, written), {})
@@ -99,25 +109,48 @@ def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
     return written(operand, types.int64, types.int64, room), write_out
 
 
+def _block_in_vectors(typing: Any, operand: Any, room: Any) -> Any:
+    """What `block` is for entries that are for VECTOR elements each, which start and stop are multiples of."""
+    function = typing.resolve_value_type(block)
+    inner = function.get_call_type(typing, (operand[0], types.int64, types.int64, room), {})
+    made = types.Tuple([inner.return_type])
+
+    def narrow(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        places = [builder.sdiv(place, _VECTOR) for place in args[1:3]]
+        call = context.get_function(function, inner)
+        entries = call(builder, (builder.extract_value(args[0], 0), *places, args[3]))
+        return context.make_tuple(builder, made, [entries])
+
+    return made(operand, types.int64, types.int64, room), narrow
+
+
 @intrinsic
 def item(typing: Any, operand: Any, i: Any) -> Any:
     """Entry i of a block; for None it is True, which as a weight is 1."""
     if isinstance(operand, types.NoneType):
         return types.boolean(operand, i), lambda context, *_: context.get_constant(types.boolean, True)
-    if not isinstance(operand, types.Array):
+    array = operand[0] if _is_in_vectors(operand) else operand
+    if not isinstance(array, types.Array):
         return operand(operand, i), lambda context, builder, signature, args: args[0]
 
     def load(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(operand)(context, builder, args[0]).data
-        return context.unpack_value(builder, operand.dtype, builder.gep(data, [args[1]], inbounds=True))
+        entries, place = args
+        if array is not operand:
+            entries, place = builder.extract_value(entries, 0), builder.udiv(place, _VECTOR)
+        data = context.make_array(array)(context, builder, entries).data
+        return context.unpack_value(builder, array.dtype, builder.gep(data, [place], inbounds=True))
 
-    return operand.dtype(operand, types.int64), load
+    return array.dtype(operand, types.int64), load
 
 
 @_jit.scalar
-def past_line(values: Any, i: int) -> int:
-    """How many elements before element i the cache line that it lies in begins."""
-    return (_jit.address(values) // values.itemsize + i) % (CACHE_LINE // values.itemsize)
+def past_line(values: Any, i: int, whole_vectors: bool) -> int:
+    """How many elements before element i the cache line that it lies in begins, or how many VECTORs of elements.
+
+    Blocks begin with a cache line: loads across two lines cost float32 a tenth of its speed.
+    """
+    past = (_jit.address(values) // values.itemsize + i) % (CACHE_LINE // values.itemsize)
+    return past // VECTOR * VECTOR if whole_vectors else past
 
 
 @intrinsic

@@ -13,8 +13,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import _jit
-from .blocks import I64, UNKNOWN, add_exactly
-from .exact import SUM_WORDS, carry, deposit_float
+from ._jit import VECTOR, bits
+from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, magic
+from .exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
 from .operands import BLOCK, item, part, room
 
 
@@ -45,7 +46,7 @@ def _add_shared(weights: Any, mask: Any, omit: Any, start: Any, stop: Any, kept:
     if not _are_shared(weights, mask, omit):
         return lambda weights, mask, omit, start, stop, kept, total: 0
     if isinstance(weights, types.BaseTuple):
-        return lambda weights, mask, omit, start, stop, kept, total: add_run(weights, start, stop, total)
+        return _adding_entries(weights)
 
     def add_one(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> int:
         weight = float64(item(weights, 0))
@@ -55,9 +56,23 @@ def _add_shared(weights: Any, mask: Any, omit: Any, start: Any, stop: Any, kept:
     return add_one
 
 
+def _adding_entries(weights: Any) -> Any:
+    """What adds the entries of the elements from start to stop, by their form."""
+    if len(weights) != 1:
+        return lambda weights, mask, omit, start, stop, kept, total: add_run(weights, I64(1), start, stop, total)
+
+    def add_vectors(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> int:
+        return add_run(weights[0], I64(VECTOR), start // VECTOR, stop // VECTOR, total)
+
+    def add_array(weights: Any, mask: Any, omit: Any, start: int, stop: int, kept: int, total: Any) -> int:
+        return I64(VECTOR) * add_times(part(weights[0], start // VECTOR, stop // VECTOR), I64(VECTOR), total)
+
+    return add_vectors if isinstance(weights[0], types.BaseTuple) else add_array
+
+
 @_jit.routine
-def add_run(run: Any, start: int, stop: int, total: Any) -> int:
-    """Add the entries of a run for the elements from start to stop; how many of these are not 0.
+def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
+    """Add the entries of a run from start to stop, each so many times; how many of these are not 0.
 
     Five steps at most: the rest of an entry, of a period, whole periods, whole entries, a part of an entry.
     """
@@ -73,8 +88,39 @@ def add_run(run: Any, start: int, stop: int, total: Any) -> int:
             number, times = min(there // repeat, period - entry), repeat
         else:
             number, times = I64(1), min(there, repeat - done)
-        nonzero += times * add_times(part(entries, entry, entry + number), times, total)
+        nonzero += each * times * add_times(part(entries, entry, entry + number), each * times, total)
         start += number * times
+    return nonzero
+
+
+@_jit.scalar
+def cut_twice(values: Any, window: int, total: Any) -> bool:
+    """Add the numbers of a block to a sum, if they fit a window; the quick path of blocks.py, without terms."""
+    _jit.wide_vectors()
+    high, low = magic(window - CUT), magic(window - 2 * CUT)
+    high_sum = low_sum = outside = left = 0
+    for i in range(values.size):
+        value = float64(values[i])
+        u = value + high
+        high_sum += bits(u)
+        outside |= bits(u) ^ bits(high)
+        rest = value - (u - high)
+        v = rest + low
+        low_sum += bits(v)
+        left |= bits(v - low) ^ bits(rest)
+    if (outside >> FRACTION_BITS) != 0 or left & WITHOUT_SIGN != 0:
+        return False
+    deposit(total, high_sum - values.size * bits(high), window - CUT)
+    deposit(total, low_sum - values.size * bits(low), window - 2 * CUT)
+    return True
+
+
+@_jit.scalar
+def count_nonzero(values: Any) -> int:
+    """How many numbers are not 0."""
+    nonzero = 0
+    for i in range(values.size):
+        nonzero += values[i] != 0.0
     return nonzero
 
 
@@ -88,10 +134,12 @@ def add_times(values: Any, times: int, total: Any) -> int:
     window = I64(UNKNOWN)
     for start in range(0, values.size, BLOCK):
         stop = min(start + BLOCK, values.size)
-        for i in range(stop - start):
-            block[i] = values[start + i]
-            nonzero += block[i] != 0.0
-        window = add_exactly(part(block, 0, stop - start), once, window)
+        here = part(values, start, stop)
+        nonzero += count_nonzero(here)
+        if window == UNKNOWN or not cut_twice(here, window, once):
+            for i in range(stop - start):
+                block[i] = here[i]
+            window = add_exactly(part(block, 0, stop - start), once, window)
     carry(once)
     for k in range(SUM_WORDS):
         total[k] += once[k] * times

@@ -462,24 +462,29 @@ LENGTHS = st.one_of(st.integers(1, 40), st.sampled_from([64, 700] if SIMULATED e
 SPECIAL = [0.0, -0.0, 1.0, -2.5, 1e-310, 2.0**-1074, 1e300, math.inf, -math.inf, math.nan]
 
 
-@examples(100)
+@examples(150)
 @given(
     outer=st.integers(1, 7),
     period=LENGTHS,
-    repeat=LENGTHS,
+    repeat=st.one_of(LENGTHS, st.sampled_from([8, 16, 72])),  # whole vectors that share an entry, or not
     special=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
-    masked=st.booleans(),
+    masked=st.sampled_from(["no", "elements", "samples"]),
     nan=st.sampled_from(["propagate", "omit"]),
+    offset=st.integers(0, 17),
 )
-def test_weights_that_repeat_count_as_often_as_they_are_there(outer, period, repeat, special, dtype, masked, nan):
+def test_weights_that_repeat_count_as_often_as_they_are_there(
+    outer, period, repeat, special, dtype, masked, nan, offset
+):
     shape = outer, period, min(repeat, max(1, 300_000 // (outer * period)))
     rng = np.random.default_rng(period)
-    labels, predictions = rng.normal(size=(2, *shape))
+    labels, predictions = (rng.normal(size=math.prod(shape) + offset).astype(dtype)[offset:] for _ in range(2))
+    labels, predictions = labels.reshape(shape), predictions.reshape(shape)
     with np.errstate(over="ignore"):
         weights = (rng.choice(SPECIAL, period) if special else rng.normal(size=period)).astype(dtype)[None, :, None]
-    mask = rng.random(shape) < 0.7 if masked else None
+    mask = {"no": None, "elements": rng.random(shape) < 0.7, "samples": rng.random((1, period, 1)) < 0.7}[masked]
     repeated = seen(labels, predictions, weights, mask=mask, nan=nan)
+    mask = None if mask is None else np.broadcast_to(mask, shape).copy()
     assert repeated == seen(labels, predictions, np.broadcast_to(weights, shape).copy(), mask=mask, nan=nan)
 
 

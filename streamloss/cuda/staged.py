@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .._jit import VECTOR
 from ..chunks import Chunk, Direct
 from ..exact import Words
 from ..losses import Loss
@@ -92,11 +93,16 @@ class Lane:
 
 
 def _part(operand: Any, start: int, stop: int) -> np.ndarray[Any, Any]:
-    """The entries of an array or of a run for the elements from start to stop."""
+    """The entries of an operand, in any of its forms, for the elements from start to stop."""
     if not isinstance(operand, tuple):
         return operand[start:stop]
+    elements = np.arange(start, stop)
+    if len(operand) == 1:
+        operand, elements = operand[0], elements // VECTOR
+    if not isinstance(operand, tuple):
+        return operand[elements]
     values, repeat, period = operand
-    return values[np.arange(start, stop) // repeat % period]
+    return values[elements // repeat % period]
 
 
 class Staging:
