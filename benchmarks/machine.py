@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -121,16 +120,25 @@ def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[st
 
 
 def time_short(calls: Mapping[str, Callable[[], Any]], turns: int, seconds: float = 0.01) -> dict[str, float]:
-    """Seconds per call of short calls, the best of several turns of many calls each."""
+    """Seconds per call of short calls, the best of several turns of many calls each.
+
+    Before the clock starts, a tenth as many calls fetch back what the call before has driven out of the caches.
+    """
     numbers = {name: max(1, int(seconds / _once(call))) for name, call in calls.items()}
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(turns):
+        for name, call in calls.items():
+            _repeat(call, numbers[name] // 10)
+            best[name] = min(best[name], _repeat(call, numbers[name]) / numbers[name])
+    return best
 
-    def repeat(name: str) -> None:
-        call = calls[name]
-        for _ in range(numbers[name]):
-            call()
 
-    timed = time_in_turns({name: partial(repeat, name) for name in calls}, turns)
-    return {name: timed[name].seconds / numbers[name] for name in calls}
+def _repeat(call: Callable[[], object], number: int) -> float:
+    """The seconds that so many calls take."""
+    begin = time.perf_counter()
+    for _ in range(number):
+        call()
+    return time.perf_counter() - begin
 
 
 def _once(call: Callable[[], Any], warm: Iterable[int] = range(3)) -> float:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import arrays, cpu, exact, html, stored
 from .chunks import Chunk
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
-from .losses import PRECOMPUTED, Formula, Loss
+from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
 
@@ -83,7 +83,7 @@ class Accumulator(Mergeable):
 
     """
 
-    __slots__ = ("_base", "_device", "_partials")
+    __slots__ = ("_adder", "_base", "_device", "_partials")
 
     def __init__(
         self,
@@ -95,6 +95,7 @@ class Accumulator(Mergeable):
         device: str = "auto",
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
+        self._adder = cpu.Adder(self._loss, nan != "propagate")
         # What was added on the host; replaced, never changed.
         self._base: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)
         self._partials: Any = None  # what was added on devices
@@ -148,7 +149,7 @@ class Accumulator(Mergeable):
         767.8000000000001
 
         """
-        return self._add(self._loss, labels, predictions, weights, mask, out)
+        return self._add(self._adder, labels, predictions, weights, mask, out)
 
     def update_losses(
         self,
@@ -167,24 +168,24 @@ class Accumulator(Mergeable):
         1.0
 
         """
-        return self._add(PRECOMPUTED, losses, arrays.COMPUTED, weights, mask, out)
+        return self._add(cpu.of_losses(self._adder.omit), losses, arrays.COMPUTED, weights, mask, out)
 
-    def _add(self, loss: Loss, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
-        before, omit = self._base, self._nan != "propagate"
+    def _add(self, adder: cpu.Adder, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
+        before = self._base
         plain = mask is None and out is None and self._device is None
         operands = arrays.ready(labels, predictions, weights) if plain else None
         if operands is not None:
-            after = cpu.added(loss, operands, omit, before)
+            after = adder.added(operands, before)
         elif plain and type(labels) in ONE and type(predictions) in ONE and type(weights) in ONE_WEIGHT:
-            after = cpu.added_one(loss, labels, predictions, 1.0 if weights is None else weights, omit, before)
+            after = adder.added_one(labels, predictions, 1.0 if weights is None else weights, before)
         elif arrays.on_device(labels):
-            return self._add_where_it_lies(loss, labels, predictions, weights, mask, out)
+            return self._add_where_it_lies(adder.loss, labels, predictions, weights, mask, out)
         else:
             chunk = arrays.chunk(labels, predictions, weights, mask, out)
             if self._device is not None:
-                return self._add_on_device(loss, chunk, labels, predictions, weights, mask)
-            after = cpu.added_chunk(loss, chunk, omit, before)
-        if self._nan == "raise" and after[SKIPPED] != before[SKIPPED]:
+                return self._add_on_device(adder.loss, chunk, labels, predictions, weights, mask)
+            after = adder.added_chunk(chunk, before)
+        if adder.omit and self._nan == "raise" and after[SKIPPED] != before[SKIPPED]:
             raise arrays.find_nan(labels, predictions, weights, mask)
         return self._step(before, after)
 
@@ -410,6 +411,7 @@ class Accumulator(Mergeable):
     def _with(self, state: Words) -> Accumulator:
         made = Accumulator.__new__(type(self))
         made._loss, made._reduction, made._nan = self._loss, self._reduction, self._nan
+        made._adder = self._adder
         made._stderr, made._lock, made._base = state.size == STDERR_WORDS, threading.Lock(), state
         made._partials, made._device = None, self._device
         return made

@@ -18,7 +18,7 @@ from .chunks import (
     Array,
     Chunk,
     NotInPlaceError,
-    Operands,
+    Whole,
     in_pieces,
     in_place,
 )
@@ -43,7 +43,7 @@ def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, 
     return laid_out(checked(labels, predictions, weights, mask, out))
 
 
-def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
+def ready(labels: Any, predictions: Any, weights: Any) -> Whole | None:
     """The arguments of the usual update as kernels read them: whole arrays, in place; None for any other.
 
     Small updates spend most of their time here.
@@ -52,15 +52,20 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Operands | None:
         if type(labels).__module__ != "torch" or not getattr(labels, "is_cpu", False):
             return None
         labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
-    for array in (labels, predictions) if weights is None else (labels, predictions, weights):
-        if type(array) is not ARRAY or array.flags.num & READY != READY:
+        if type(labels) is not ARRAY:
             return None
-        dtype = array.dtype
-        if dtype is not FLOAT32 and dtype is not FLOAT64:
-            return None
-    shape = labels.shape
-    if predictions.shape != shape or (weights is not None and weights.shape != shape):
+    if type(predictions) is not ARRAY or labels.flags.num & predictions.flags.num & READY != READY:
         return None
+    shape, dtype, other = labels.shape, labels.dtype, predictions.dtype
+    if predictions.shape != shape or (dtype is not FLOAT32 and dtype is not FLOAT64):
+        return None
+    if other is not dtype and other is not FLOAT32 and other is not FLOAT64:
+        return None
+    if weights is not None:
+        if type(weights) is not ARRAY or weights.flags.num & READY != READY or weights.shape != shape:
+            return None
+        if weights.dtype is not FLOAT32 and weights.dtype is not FLOAT64:
+            return None
     if len(shape) != 1:
         labels, predictions = labels.reshape(-1), predictions.reshape(-1)
         weights = None if weights is None else weights.reshape(-1)

@@ -22,6 +22,7 @@ Shared: TypeAlias = Run | tuple[Array] | tuple[Run]  # in all the forms that ope
 Operands: TypeAlias = tuple[
     Array, Array, "float | Array | Shared | None", "Array | Shared | None", "Array | None", int, int
 ]
+Whole: TypeAlias = tuple[Array, Array, Array | None, None, None, int, int]  # the operands of the usual update
 
 FLOAT32, FLOAT64, BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.bool_)
 FLOATS = frozenset({FLOAT32, FLOAT64})  # what kernels read directly

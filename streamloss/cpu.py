@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from numba import float64, int64
 from . import _jit, _threads
 from ._jit import evaluate
 from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
-from .chunks import Chunk, Direct, Operands
-from .entries import WORDS, entries, scalar_entries
+from .chunks import Chunk, Direct, Operands, Whole
+from .entries import WORDS, Entry, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import compiled_form
-from .losses import Loss
+from .losses import PRECOMPUTED, Loss
 from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
 from .weights import add_shared, summed
@@ -96,52 +97,73 @@ _one = scalar_entries(accumulate_one, WORDS)
 _checked: set[str] = set()  # the fingerprints of user's functions that compile
 
 
-def add_squares(loss: Loss, operands: Operands, omit: bool, state: Words) -> None:
-    """Add the squares and products of a piece of a chunk to a state, in place."""
-    _squares(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
+class Adder:
+    """Adds chunks to states: for one loss, and with or without the elements that have NaN.
 
-
-def added(loss: Loss, operands: Operands, omit: bool, state: Words) -> Words:
-    """A state with a chunk of whole arrays added to it; see `added_chunk`."""
-    if operands[6] > SERIAL:
-        return added_chunk(loss, Direct(*operands[:5]), omit, state)
-    state = state.copy()
-    _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, state)
-    if len(state) != STATE_WORDS:
-        add_squares(loss, operands, omit, state)
-    return state
-
-
-def added_chunk(loss: Loss, chunk: Chunk, omit: bool, state: Words) -> Words:
-    """A state with a chunk added to it.
-
-    With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped.
+    With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped. The machine
+    code that small updates need is kept at hand.
     """
-    threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
-    pieces = chunk.pieces(threads)
 
-    def work(drawn: Iterable[int]) -> Words:
-        part = np.zeros(state.size, np.int64)
-        for piece in drawn:
-            operands = chunk.operands(piece, pieces)
-            _sums(loss, operands, omit)((None, loss.values, omit or None), *operands, part)
-            if state.size != STATE_WORDS:
-                add_squares(loss, operands, omit, part)
-            chunk.finish(piece, operands)
-        return part
+    __slots__ = ("_known", "_one", "_recipe", "loss", "omit")
 
-    parts = [work(pieces)] if threads == 1 else _threads.share(pieces, work)
-    return combine(state, np.add.reduce(parts))
+    def __init__(self, loss: Loss, omit: bool) -> None:
+        self.loss, self.omit = loss, omit
+        self._recipe = None, loss.values, omit or None
+        self._known: dict[tuple[Any, ...], Entry] = {}
+        self._one: Entry | None = None
+
+    def added(self, operands: Whole, state: Words) -> Words:
+        """A state with a chunk of whole arrays added to it."""
+        labels, predictions, weights, _, _, _, size = operands
+        if size > SERIAL:
+            return self.added_chunk(Direct(*operands[:5]), state)
+        key = labels.dtype, predictions.dtype, None if weights is None else weights.dtype
+        entry = self._known.get(key)
+        if entry is None:
+            entry = self._known[key] = _sums(self.loss, operands, self.omit)
+        state = state.copy()
+        entry(self._recipe, *operands, state)
+        if len(state) != STATE_WORDS:
+            self._add_squares(operands, state)
+        return state
+
+    def added_chunk(self, chunk: Chunk, state: Words) -> Words:
+        """A state with any chunk added to it."""
+        threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
+        pieces = chunk.pieces(threads)
+
+        def work(drawn: Iterable[int]) -> Words:
+            part = np.zeros(state.size, np.int64)
+            for piece in drawn:
+                operands = chunk.operands(piece, pieces)
+                _sums(self.loss, operands, self.omit)(self._recipe, *operands, part)
+                if state.size != STATE_WORDS:
+                    self._add_squares(operands, part)
+                chunk.finish(piece, operands)
+            return part
+
+        parts = [work(pieces)] if threads == 1 else _threads.share(pieces, work)
+        return combine(state, np.add.reduce(parts))
+
+    def added_one(self, label: float, prediction: float, weight: float, state: Words) -> Words:
+        """A state with one element added to it."""
+        if len(state) != STATE_WORDS:
+            return self.added((np.array([label]), np.array([prediction]), np.array([weight]), None, None, 0, 1), state)
+        entry = self._one
+        if entry is None:
+            entry = self._one = _one(self.loss, self.omit)
+        state = state.copy()
+        entry(self._recipe, label, prediction, weight, state)
+        return state
+
+    def _add_squares(self, operands: Operands, state: Words) -> None:
+        _squares(self.loss, operands, self.omit)(self._recipe, *operands, state)
 
 
-def added_one(loss: Loss, label: float, prediction: float, weight: float, omit: bool, state: Words) -> Words:
-    """A state with one element added to it."""
-    if state.size != STATE_WORDS:
-        whole = np.array([label]), np.array([prediction]), weight, None, None, 0, 1
-        return added(loss, whole, omit, state)
-    state = state.copy()
-    _one(loss, omit)((None, loss.values, omit or None), label, prediction, weight, state)
-    return state
+@cache
+def of_losses(omit: bool) -> Adder:
+    """What adds losses that have been computed already."""
+    return Adder(PRECOMPUTED, omit)
 
 
 def check_formula(loss: Loss) -> None:
