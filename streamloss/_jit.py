@@ -301,6 +301,24 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def add_four(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
+    """Add the four elements of an array from a place on to those of another from an index on, by one vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(context.get_data_type(array.dtype), 4)
+        size = context.get_abi_sizeof(vector.element)
+        pointers = []
+        for values, first in (args[:2], args[2:]):
+            data = context.make_array(array)(context, builder, values).data
+            pointers.append(builder.bitcast(builder.gep(data, [first]), vector.as_pointer()))
+        before, addend = (builder.load(pointer, align=size) for pointer in pointers)
+        builder.store(builder.add(before, addend), pointers[0], align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, array, types.uint64), generate
+
+
+@intrinsic
 def bits(typing: Any, value: Any) -> Any:
     """The 64 bits of a float64 as an int64."""
 

@@ -70,7 +70,8 @@ class Direct:
         """The first elements of pieces that keep this many threads busy to the end."""
         if self.size <= PIECE:
             return range(0, self.size, PIECE)
-        share = self.size // (8 * threads) // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
+        share = self.size if threads == 1 else self.size // (8 * threads)
+        share = share // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
         return range(0, self.size, min(max(share, PIECE), SHARE))
 
     def operands(self, piece: int, pieces: range) -> Operands:

@@ -1,9 +1,10 @@
 """Adding a chunk to the states of groups, on the CPU: every element goes to the state of its own group.
 
 Neighbouring elements belong to different groups, so there are no blocks of one sum to cut. Instead each term of a
-block is cut at two places, by vector instructions and as in `blocks`, into two whole numbers of at most 42 bits, which
-a tally of few words a group adds up: it stays in the cache. Tallies go into the states after each piece. Blocks that
-do not fit the window are added one by one, to the three digits that the bits of a number lie in.
+tile is cut at two places, by vector instructions and as in `blocks`, into two whole numbers of at most 42 bits. They
+are laid beside the counts of their element, so that one vector addition takes all of it to the tally of its group,
+which stays in the cache. Tallies go into the states after each piece. Tiles that do not fit the window are added one
+by one, to the three digits that the bits of a number lie in.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import float64
+from numba import float64, int64
 from numba.core import types
 
 from . import _jit, _threads
-from ._jit import bits
+from ._jit import bits, evaluate
 from .blocks import (
     HIGHEST_WINDOW,
     I64,
@@ -39,7 +40,6 @@ from .exact import (
     DIGIT_BITS,
     DIGIT_MASK,
     DIGIT_SHIFT,
-    EXPONENT_BIAS,
     EXPONENT_MASK,
     FIRST_DIGIT,
     FRACTION_BITS,
@@ -63,9 +63,12 @@ from .exact import (
     deposit_float,
 )
 from .losses import Loss
-from .operands import BLOCK, block, is_shared, item, room, scratch
+from .operands import block, is_shared, item, room, scratch, weigh
 from .squares import exact_product
 
+TILE = 512  # elements whose parts lie in the first-level cache
+SIDE = 4  # words of an element that stand side by side, to be added by one vector
+PARTS = SIDE * TILE
 PART = 42  # bits of the whole numbers that a term is cut into: 2**20 of them add up to less than 2**63
 FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 elements
 TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
@@ -117,32 +120,55 @@ def add_squares(words: Any, start: int, term: float, weight: float) -> None:
     add_product(words, start + WEIGHT_SQUARES, weight, weight)
 
 
+@_jit.scalar
+def cut(value: float, high: float, low: float) -> tuple[int, int, int, int]:
+    """The two parts of a number, and two words, 0 if it fits: the first above bit PART, the second but for its sign."""
+    u = value + high
+    upper = bits(u) - bits(high)
+    rest = value - (u - high)
+    v = rest + low
+    return upper, bits(v) - bits(low), upper + (1 << PART), bits(v - low) ^ bits(rest)
+
+
 @_jit.routine
-def cut_apart(values: Any, window: int, upper: Any, lower: Any) -> bool:
-    """Cut each number of a block at two places, into whole numbers of two units; False if something does not fit."""
+def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weight_lower: Any) -> bool:
+    """Cut the terms of a tile, and the weights that are its own; False if something does not fit its window.
+
+    Side by side stand the counts of an element (kept, skipped and nonzero, packed into a word), the parts of its term,
+    and the upper part of its weight.
+    """
     _jit.not_inlined()
     _jit.wide_vectors()
-    high, low = magic(window - PART), magic(window - 2 * PART - 1)
-    top = left = 0
-    for i in range(values.size):
-        u = values[i] + high
-        upper[i] = bits(u) - bits(high)
-        rest = values[i] - (u - high)
-        v = rest + low
-        lower[i] = bits(v) - bits(low)
-        left |= bits(rest - (v - low)) & WITHOUT_SIGN
-        top = max(top, bits(values[i]) & WITHOUT_SIGN)
-    return left == 0 and top < (window + EXPONENT_BIAS) << FRACTION_BITS
-
-
-@_jit.scalar
-def cut_block(weights: Any, terms: Any, used_weights: Any, windows: Any, parts: Any) -> bool:
-    """Cut the terms of a block, and its weights if there are any; False if something does not fit its window."""
-    if windows[0] == UNKNOWN or not cut_apart(terms, windows[0], parts[1], parts[2]):
+    formula, parameters, omit = loss
+    labels, predictions, weights, mask = elements
+    if windows[0] == UNKNOWN or (windows[1] == UNKNOWN and not is_shared(weights)):
         return False
-    if is_shared(weights):
-        return True
-    return windows[1] != UNKNOWN and cut_apart(used_weights, windows[1], parts[3], parts[4])
+    high, low = magic(windows[0] - PART), magic(windows[0] - 2 * PART - 1)
+    weight_high, weight_low = magic(windows[1] - PART), magic(windows[1] - 2 * PART - 1)
+    outside = left = 0
+    for i in range(labels.size):
+        label, prediction, weight = float64(labels[i]), float64(predictions[i]), float64(item(weights, i))
+        here = I64(item(mask, i))
+        kept = here
+        if omit is not None:
+            kept = here & I64(label == label) & I64(prediction == prediction) & I64(weight == weight)
+        term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
+        if out is not None:
+            out[i] = term if kept else np.nan
+        upper, lower, beyond, rest = cut(term if kept else 0.0, high, low)
+        outside |= beyond
+        left |= rest
+        place = U64(SIDE) * U64(i)
+        parts[place] = kept | ((here - kept) << FIELD) | ((kept & I64(weight != 0.0)) << (2 * FIELD))
+        parts[place + U64(1)] = upper
+        parts[place + U64(2)] = lower
+        upper = I64(0)
+        if not is_shared(weights):
+            upper, weight_lower[i], beyond, rest = cut(weight if kept else 0.0, weight_high, weight_low)
+            outside |= beyond
+            left |= rest
+        parts[place + U64(3)] = upper
+    return (outside >> (PART + 1)) == 0 and (left & WITHOUT_SIGN) == 0  # 0 and -0 are the same number
 
 
 @_jit.routine
@@ -155,32 +181,21 @@ def window_of(values: Any) -> int:
 
 
 @_jit.scalar
-def count_elements(omit: Any, elements: Any, packed: Any) -> None:
-    """What each element of a block adds to the counts of its group: kept, skipped and nonzero, packed into a word."""
-    _jit.wide_vectors()
-    labels, predictions, weights, mask = elements
-    for i in range(labels.size):
-        here = I64(item(mask, i))
-        weight = float64(item(weights, i))
-        kept = here
-        if omit is not None:
-            probe = float64(labels[i]), float64(predictions[i])
-            kept = here & I64(probe[0] == probe[0]) & I64(probe[1] == probe[1]) & I64(weight == weight)
-        packed[i] = kept | ((here - kept) << FIELD) | ((kept & I64(weight != 0.0)) << (2 * FIELD))
+def widened(windows: Any, weights: Any, terms: Any, used_weights: Any) -> tuple[int, int]:
+    """Windows for terms and weights like those before and these, too."""
+    if is_shared(weights):
+        return max(windows[0], window_of(terms)), windows[1]
+    return max(windows[0], window_of(terms)), max(windows[1], window_of(used_weights))
 
 
 @_jit.scalar
-def tally_up(weights: Any, codes: Any, parts: Any, tallies: Any) -> None:
-    """Add the parts of each element of a block to the tally of its group."""
-    packed, upper, lower, weight_upper, weight_lower = parts
+def tally_up(weights: Any, codes: Any, parts: Any, weight_lower: Any, tallies: Any) -> None:
+    """Add the parts of each element of a tile to the tally of its group."""
     for i in range(codes.size):
         tally = U64(codes[i]) * U64(TALLY)
-        tallies[tally] += packed[i]
-        tallies[tally + U64(1)] += upper[i]
-        tallies[tally + U64(2)] += lower[i]
+        _jit.add_four(tallies, tally, parts, U64(SIDE) * U64(i))
         if not is_shared(weights):
-            tallies[tally + U64(3)] += weight_upper[i]
-            tallies[tally + U64(4)] += weight_lower[i]
+            tallies[tally + U64(SIDE)] += weight_lower[i]
 
 
 @_jit.routine
@@ -207,7 +222,7 @@ def settle_tallies(tallies: Any, windows: Any, states: Any) -> None:
 
 @_jit.scalar
 def add_one_by_one(loss: Any, elements: Any, codes: Any, terms: Any, used_weights: Any, states: Any) -> None:
-    """Add the elements of a block to the states of their groups."""
+    """Add the elements of a tile to the states of their groups."""
     labels, predictions, weights, mask = elements
     omit = loss[2]
     words, width = states.reshape(-1), states.shape[1]
@@ -246,35 +261,26 @@ def accumulate_groups(
     The other arguments are those of `cpu.accumulate`, and there are at most 2**20 elements. Weights that all elements
     share are left to `add_weights`.
     """
-    terms, used_weights, counts = room(BLOCK, float64), room(BLOCK, float64), np.zeros(COUNTS, np.int64)
+    terms, used_weights, counts = room(TILE, float64), room(TILE, float64), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)
-    size = min(stop - start, BLOCK)
-    parts = (
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-        np.empty(size, np.int64),
-    )
+    parts, weight_lower = room(PARTS, int64), room(TILE, int64)
     tallies = np.zeros(len(states) * TALLY, np.int64)
     windows = I64(UNKNOWN), I64(UNKNOWN)
-    for begin in range(start, stop, BLOCK):
-        end = min(begin + BLOCK, stop)
-        n = end - begin
+    for begin in range(start, stop, TILE):
+        end = min(begin + TILE, stop)
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         c = block(codes, begin, end, codes_room)
-        elements = labels[begin:end], predictions[begin:end], w, k
-        prepare(loss, (*elements, None), block(out, begin, end, None), terms, used_weights, counts)
-        fits = states.shape[1] == STATE_WORDS and cut_block(weights, terms[:n], used_weights[:n], windows, parts)
-        if not fits and states.shape[1] == STATE_WORDS:
-            wider = max(windows[0], window_of(terms[:n])), max(windows[1], window_of(used_weights[:n]))
-            if wider != windows:
+        elements, o = (labels[begin:end], predictions[begin:end], w, k), block(out, begin, end, None)
+        fits = cut_apart(loss, elements, o, windows, parts, weight_lower)
+        if not fits:
+            prepare(loss, (*elements, None), o, terms, used_weights, counts)
+            wider = widened(windows, weights, terms[: end - begin], used_weights[: end - begin])
+            if wider != windows and states.shape[1] == STATE_WORDS:
                 settle_tallies(tallies, windows, states)
                 windows = wider
-                fits = cut_block(weights, terms[:n], used_weights[:n], windows, parts)
+                fits = cut_apart(loss, elements, o, windows, parts, weight_lower)
         if fits:
-            count_elements(loss[2], elements, parts[0])
-            tally_up(weights, c, parts, tallies)
+            tally_up(weights, c, parts, weight_lower, tallies)
         else:
             add_one_by_one(loss, elements, c, terms, used_weights, states)
     settle_tallies(tallies, windows, states)

@@ -97,10 +97,13 @@ def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
     codes = np.asarray(column.codes)
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
+    count = len(column.values)
+    if codes.dtype == np.int32 and codes.size and count <= FEW and codes.view(np.uint32).max() < count:
+        return unite(codes, list(column.values))  # after one look instead of two: without its sign NULL is large
     low, high = (int(codes.min()), int(codes.max())) if codes.size else (NULL, NULL)
-    if low < NULL or high >= len(column.values):
-        raise ValueError(f"by has codes beyond its {len(column.values)} values")
-    if low > NULL and len(column.values) <= FEW:
+    if low < NULL or high >= count:
+        raise ValueError(f"by has codes beyond its {count} values")
+    if low > NULL and count <= FEW:
         return unite(codes.astype(np.int32, copy=False), list(column.values))
     found, codes = number(codes)
     return unite(codes, [None if code == NULL else column.values[code] for code in found.tolist()])
