@@ -915,6 +915,34 @@ def test_keys_of_text_whatever_their_dictionaries(tmp_path, pages, large, monkey
     assert [key for (key,) in found] == [name and name.replace(" 05", "T05") for name in expected]
 
 
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.csv"])
+def test_a_file_without_rows_decides_no_kind(tmp_path, name, first):
+    """Whoever writes no rows often calls every column text."""
+    nothing = pl.DataFrame({"y": [], "p": [], "k": []}, schema={"y": pl.String, "p": pl.String, "k": pl.String})
+    some = pl.DataFrame({"y": [1.0, 2.0], "p": [1.5, 1.0], "k": [3, 4]})
+    for frame, folder in ((nothing, "0" if first else "2"), (some, "1")):
+        (tmp_path / folder).mkdir()
+        path = tmp_path / folder / name
+        {"t.parquet": frame.write_parquet, "t.arrow": frame.write_ipc, "t.csv": frame.write_csv}[name](path)
+    assert streamloss.score(tmp_path, labels="y - 1", predictions="p", by="k").keys() == [3, 4]
+    found = streamloss.score(tmp_path, labels="y", predictions="p")
+    assert (found.count, found.result()) == (2, 0.625)
+    with pytest.raises(ValueError, match="no column 'z' for labels"):
+        streamloss.score(tmp_path, labels="z", predictions="p")
+
+
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_a_file_under_two_names_is_refused(tmp_path, link):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"y": [1.0]}).write_parquet(path)
+    getattr(tmp_path / "b.parquet", link)(path)
+    with pytest.raises(
+        ValueError, match=r"b\.parquet is given twice, first as .*a\.parquet: its rows would count twice"
+    ):
+        open_source(tmp_path, "y", "y")
+
+
 def test_numbers_in_the_path_beside_keys_in_the_file(tmp_path):
     folder = tmp_path / "y=1" / "p=3"
     folder.mkdir(parents=True)

@@ -28,14 +28,14 @@ def find(names: Iterable[str | os.PathLike[str]]) -> list[File]:
     A file that is named twice is refused: its rows would count twice.
     """
     files = [file for name in names for file in _expand(os.fspath(name))]
-    seen = set()
-    for file in files:
+    seen: dict[object, str] = {}
+    for i, file in enumerate(files):
         if ending(urlsplit(file.path).path if is_url(file.path) else file.path) is None:
             raise unknown(file.path, TABLES)
-        real = file.path if is_url(file.path) else os.path.realpath(file.path)
-        if real in seen:
-            raise ValueError(f"{file.path} is given twice: its rows would count twice")
-        seen.add(real)
+        first = seen.setdefault(_itself(file.path), file.path)
+        if len(seen) <= i:
+            also = "" if first == file.path else f", first as {first}"
+            raise ValueError(f"{file.path} is given twice{also}: its rows would count twice")
     keys = [sorted(file.keys) for file in files]
     for file, own in zip(files, keys, strict=True):
         if own != keys[0]:
@@ -49,6 +49,17 @@ def find(names: Iterable[str | os.PathLike[str]]) -> list[File]:
 def is_url(path: str) -> bool:
     """Whether it names a scheme; `c://` does not."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def _itself(path: str) -> object:
+    """What is the same for all names of a file, hard links among them."""
+    if is_url(path):
+        return path
+    try:
+        status = os.stat(path)
+    except OSError:  # which is reported where the file is opened
+        return path
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def _expand(name: str) -> Iterator[File]:

@@ -55,7 +55,7 @@ class Table:
         row, offset = start.row, start.offset
         for i, (part, selection) in enumerate(self._files[start.file :], start.file):
             held: Batch | None = None  # until it is known whether it ends the file
-            for piece in part.pieces(selection, row, offset):
+            for piece in part.pieces(selection, row, offset) if part.rows != 0 else ():
                 if held is not None:
                     yield held
                 place = partial(_place, part.name, row)
@@ -88,9 +88,10 @@ def read(names: Sequence[str], columns: Columns) -> Table:
         if isinstance(part, Text):
             part.prepare(columns)
         schema = pl.Schema({**part.schema, **types})
-        found = columns_of.find(columns, schema, part.name, getattr(part, "repeated", ()))
+        found = _found(columns, schema, part)
         _check_keys(file, found, part)
-        kinds.check(found, part.name)
+        if part.rows != 0:
+            kinds.check(found, part.name)
         opened.append(Opened(part, Selection(found, constants)))
     return Table(columns, opened)
 
@@ -106,7 +107,7 @@ def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
 
 
 def _of_part(part: Part, columns: Columns) -> Table:
-    found = columns_of.find(columns, part.schema, part.name, getattr(part, "repeated", ()))
+    found = _found(columns, part.schema, part)
     table = Table(columns, [Opened(part, Selection(found, {}))])
     table.bytes = table.identity = None
     return table
@@ -119,6 +120,17 @@ def _open(path: str) -> Part:
         raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
     part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
     return part
+
+
+def _found(columns: Columns, schema: pl.Schema, part: Part) -> list[columns_of.Column]:
+    """The columns in a file; the types in one without rows mean nothing: whoever wrote it saw no values."""
+    repeated = getattr(part, "repeated", ())
+    try:
+        return columns_of.find(columns, schema, part.name, repeated)
+    except (TypeError, ValueError):
+        if part.rows != 0:
+            raise
+        return columns_of.find(columns, pl.Schema(dict.fromkeys(schema, pl.Null())), part.name, repeated)
 
 
 def _check_keys(file: File, found: Iterable[columns_of.Column], part: Part) -> None:
