@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import streamloss
 
@@ -37,13 +39,19 @@ class Case:
     by: str | None = None
 
 
+# The same rows, as each library writes them unless told otherwise; pandas writes through pyarrow.
+PARQUET = {"pyarrow": "Parquet of pyarrow (snappy)", "polars": "Parquet of Polars (zstd)"}
 CASES = [
-    Case("Parquet", "parquet"),
-    Case("Parquet, weights", "parquet", weights=True),
-    Case("Parquet, by 20 integers", "parquet", by="code"),
-    Case("Parquet, by 20 strings", "parquet", by="carrier"),
-    Case("CSV", "csv"),
+    case
+    for file, name in PARQUET.items()
+    for case in (
+        Case(name, file),
+        Case(f"{name}, weights", file, weights=True),
+        Case(f"{name}, by 20 integers", file, by="code"),
+        Case(f"{name}, by 20 strings", file, by="carrier"),
+    )
 ]
+CASES.append(Case("CSV", "csv"))
 
 
 def _score(path: Path, case: Case) -> Answer:
@@ -89,10 +97,8 @@ if importlib.util.find_spec("duckdb"):
 def run(plan: Plan) -> Rows:
     """One row for each case and engine: seconds, rows per second; files are read from the system's cache."""
     with tempfile.TemporaryDirectory() as folder:
-        written = {
-            "parquet": _write_parquet(Path(folder) / "scores.parquet", plan.pick(50_000, 100_000_000)),
-            "csv": _write_csv(Path(folder) / "scores.csv", plan.pick(20_000, 10_000_000)),
-        }
+        written = _write_parquet(Path(folder), plan.pick(50_000, 100_000_000))
+        written["csv"] = _write_csv(Path(folder) / "scores.csv", plan.pick(20_000, 10_000_000))
         for case in CASES:
             path, rows, exact = written[case.file]
             yield from _measure(case, path, rows, exact(case), plan)
@@ -136,18 +142,20 @@ def _agree(answer: Answer, exact: Answer, tolerance: float) -> bool:
 Written: TypeAlias = tuple[Path, int, Callable[[Case], Answer]]
 
 
-def _write_parquet(path: Path, rows: int) -> Written:
-    """Normal float32 labels and errors, uniform weights and codes; as Polars writes files unless told otherwise."""
-    progress(f"files: write {rows} rows of Parquet")
+def _write_parquet(folder: Path, rows: int) -> dict[str, Written]:
+    """Normal float32 labels and errors, uniform weights and codes; the same rows by each of the writers."""
+    progress(f"files: write {rows} rows of Parquet, twice")
     rng = np.random.default_rng(25)
     labels = rng.standard_normal(rows, dtype=np.float32)
     predictions = labels + rng.standard_normal(rows, dtype=np.float32)
     weights = rng.random(rows, dtype=np.float32)
     codes = rng.integers(0, GROUPS, rows, dtype=np.int8)
     names = [f"carrier {code:02}" for code in range(GROUPS)]
-    frame = pl.DataFrame({"label": labels, "prediction": predictions, "weight": weights, "code": codes})
-    frame = frame.with_columns(carrier=pl.Series(names).gather(pl.Series(codes).cast(pl.UInt32)))
-    frame.write_parquet(path)
+    columns = {"label": labels, "prediction": predictions, "weight": weights, "code": codes}
+    paths = {writer: folder / f"{writer}.parquet" for writer in PARQUET}
+    _write_by_pyarrow(paths["pyarrow"], columns, names)
+    frame = pl.DataFrame(columns).with_columns(carrier=pl.Series(names).gather(pl.Series(codes).cast(pl.UInt32)))
+    frame.write_parquet(paths["polars"])
     del frame
     progress("files: the exact answers")
     of_groups = _by_code(labels, predictions, codes)
@@ -157,7 +165,20 @@ def _write_parquet(path: Path, rows: int) -> Written:
         (False, "code"): dict(enumerate(of_groups)),
         (False, "carrier"): dict(zip(names, of_groups, strict=True)),
     }
-    return path, rows, lambda case: answers[case.weights, case.by]
+    return {writer: (path, rows, lambda case: answers[case.weights, case.by]) for writer, path in paths.items()}
+
+
+def _write_by_pyarrow(path: Path, columns: dict[str, Array], names: list[str]) -> None:
+    """Row group by row group, of the size that `write_table` makes them."""
+    step, carriers = 1 << 20, pa.array(names)
+
+    def piece(start: int) -> pa.Table:
+        here = {name: values[start : start + step] for name, values in columns.items()}
+        return pa.table({**here, "carrier": carriers.take(pa.array(here["code"]))})
+
+    with pq.ParquetWriter(path, piece(0).schema) as writer:
+        for start in range(0, len(columns["code"]), step):
+            writer.write_table(piece(start))
 
 
 def _write_csv(path: Path, rows: int) -> Written:
