@@ -1,6 +1,7 @@
 """Readers: every kind of source yields the same rows, from any position on, and what is wrong is one line."""
 
 import gzip
+import itertools
 import json
 import math
 import os
@@ -913,6 +914,29 @@ def test_keys_of_text_whatever_their_dictionaries(tmp_path, pages, large, monkey
     found = score(open_source(tmp_path / "t.parquet", "y", "y", by=["k"]))[1]
     expected = [name for table in tables for name in table["k"].cast(pa.string()).to_pylist()]
     assert [key for (key,) in found] == [name and name.replace(" 05", "T05") for name in expected]
+
+
+def test_keys_of_text_beside_numbers_in_portions_of_their_own(tmp_path, small):
+    """Row groups of all sizes, none at all among them; a reader that stops leaves no thread behind."""
+    rng = np.random.default_rng(10)
+    frame = pl.DataFrame({"y": np.arange(5000.0), "p": rng.random(5000), "k": rng.choice(["a", "bb", "ccc"], 5000)})
+    table = frame.to_arrow()
+    with pq.ParquetWriter(tmp_path / "t.parquet", table.schema) as writer:
+        ends = [0, 1, 1, 700, 2301, 2302, 2302, 4990, 5000]
+        for start, end in itertools.pairwise(ends):
+            writer.write_table(table.slice(start, end - start))
+    source = open_source(tmp_path / "t.parquet", "y", ["p + y"], by=["k"])
+    for row in (0, 1, 699, 2301, 4999):
+        batches = list(source.batches(Position(0, row, row)))
+        assert np.array_equal(np.concatenate([batch.labels for batch in batches]), frame["y"][row:])
+        keys = [batch.by[0].values[code] for batch in batches for code in batch.by[0].codes]
+        assert keys == frame["k"][row:].to_list()
+        sums = (frame["p"] + frame["y"])[row:]
+        assert np.array_equal(np.concatenate([batch.predictions[0] for batch in batches]), sums)
+    batches = source.batches(Position())
+    next(batches)
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("streamloss-reader")]
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -15,11 +15,12 @@ by 20 strings                            2.96    1.50
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import polars as pl
 import pyarrow as pa
@@ -33,6 +34,9 @@ from .part import ERRORS, ROWS, Piece, local_identity, readable
 
 LARGE = 1 << 25  # bytes of the columns of a row group that is not read at once: several groups would be
 BUFFER = 1 << 20  # bytes of a column of a large row group that are read from the file at once
+
+
+Texts: TypeAlias = Mapping[str, Coded]
 
 
 class Parquet:
@@ -60,9 +64,9 @@ class Parquet:
         if max(sizes, default=0) > LARGE:
             pieces = self._bit_by_bit(columns, row)
         elif columns.text_keys:
-            pieces = self._side_by_side(columns, row, sizes)
+            pieces = self._beside_texts(columns, row, sizes)
         else:
-            pieces = self._through_polars(columns, row)
+            pieces = (Piece(frame, 0) for frame in self._through_polars(columns, row))
         try:
             for piece in pieces:
                 row += piece.frame.height
@@ -78,10 +82,9 @@ class Parquet:
             for group in self._groups
         ]
 
-    def _through_polars(self, columns: Selection, row: int) -> Iterator[Piece]:
+    def _through_polars(self, columns: Selection, row: int, without: Collection[str] = ()) -> Iterator[pl.DataFrame]:
         frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)
-        for batch in columns.of(frame).collect_batches(chunk_size=ROWS, engine="streaming"):
-            yield Piece(batch, 0)
+        yield from columns.of(frame, without).collect_batches(chunk_size=ROWS, engine="streaming")
 
     def _bit_by_bit(self, columns: Selection, row: int) -> Iterator[Piece]:
         """Row group after row group, of which Arrow decodes columns side by side."""
@@ -93,18 +96,18 @@ class Parquet:
                     yield _piece(pa.Table.from_batches([batch.slice(skip)]), columns)
                 skip = max(0, skip - batch.num_rows)
 
-    def _side_by_side(self, columns: Selection, row: int, sizes: list[int]) -> Iterator[Piece]:
-        """Runs of row groups, several at once."""
+    def _beside_texts(self, columns: Selection, row: int, sizes: list[int]) -> Iterator[Piece]:
+        """Batches of Polars, beside keys of text that Arrow decodes, several runs of row groups at once."""
         first, skip = self._find(row)
         starts = [skip] + [0] * len(self._groups)
-        calls = [partial(self._read, columns, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
-        for pieces in side_by_side(calls, get_num_threads()):
-            yield from pieces
+        calls = [partial(self._texts, columns, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
+        with closing(side_by_side(calls, get_num_threads())) as texts:
+            yield from _joined(self._through_polars(columns, row, without=columns.text_keys), texts)
 
-    def _read(self, columns: Selection, groups: list[int], skip: int) -> list[Piece]:
+    def _texts(self, columns: Selection, groups: list[int], skip: int) -> Texts:
         with self._open(columns) as file:
-            table = file.read_row_groups(groups, columns.roots)
-        return [_piece(table.slice(start, ROWS), columns) for start in range(skip, table.num_rows, ROWS)]
+            table = file.read_row_groups(groups, columns.text_keys, use_threads=False)
+        return {name: _coded(table.column(name).slice(skip)) for name in columns.text_keys}
 
     def _open(self, columns: Selection, buffer_size: int = 0) -> Any:
         keys = columns.text_keys
@@ -127,6 +130,22 @@ class Parquet:
             run.append(group)
         if run:
             yield run
+
+
+def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[Piece]:
+    """Frames and keys of the same rows, in portions of their own: a piece ends where either does."""
+    keys: Texts = {}
+    first = rows = 0  # of the keys: the next one, and how many there are
+    for frame in frames:
+        done = 0
+        while done < frame.height:
+            while first == rows:
+                keys, first = next(texts), 0
+                rows = min(len(column.codes) for column in keys.values())
+            size = min(frame.height - done, rows - first)
+            here = {name: Coded(codes[first : first + size], values) for name, (codes, values) in keys.items()}
+            yield Piece(frame.slice(done, size), 0, texts=here)
+            done, first = done + size, first + size
 
 
 def _piece(table: pa.Table, columns: Selection) -> Piece:
