@@ -1,15 +1,13 @@
 """Exact, streaming, weighted losses: the same bits for any chunking, order, thread count or merge."""
 
+import typing as _typing
+from importlib import import_module as _import_module
+
 from . import losses
 from ._threads import get_num_threads, set_num_threads
 from .accumulator import Accumulator
-from .files import score
-from .gradients import gradient
-from .grouped import GroupedAccumulator
 from .losses import Loss
-from .one_shot import compute_weighted_loss, mean_squared_error
 from .reduction import Reduction
-from .warm import warmup
 
 __version__ = "0.1.0"
 
@@ -27,3 +25,34 @@ __all__ = [
     "set_num_threads",
     "warmup",
 ]
+
+# What not everybody needs is loaded with its first use: importing all of it at once takes a third longer.
+_LATER = {
+    "GroupedAccumulator": "grouped",
+    "compute_weighted_loss": "one_shot",
+    "gradient": "gradients",
+    "mean_squared_error": "one_shot",
+    "score": "files",
+    "warmup": "warm",
+}
+
+if _typing.TYPE_CHECKING:
+    from .files import score
+    from .gradients import gradient
+    from .grouped import GroupedAccumulator
+    from .one_shot import compute_weighted_loss, mean_squared_error
+    from .warm import warmup
+else:  # hidden from type checkers, which would believe in any name then
+
+    def __getattr__(name: str) -> object:
+        """A public name with its first use, or a module that one comes from."""
+        if name in _LATER:
+            value = globals()[name] = getattr(_import_module(f".{_LATER[name]}", __name__), name)
+            return value
+        if name in _LATER.values():
+            return _import_module(f".{name}", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        """Every name, loaded or not."""
+        return sorted({*globals(), *_LATER, *_LATER.values()})

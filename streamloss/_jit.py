@@ -167,9 +167,7 @@ def evaluate(formula: Any, label: float, prediction: float, parameters: tuple[fl
 
 
 # Calls that LLVM turns into instructions, with the same result in a vector as alone.
-INSTRUCTIONS = re.compile(
-    r"llvm\.(fabs|sqrt|copysign|floor|ceil|trunc|rint|minnum|maxnum|minimum|maximum|s?u?min|s?u?max)\."
-)
+INSTRUCTIONS = r"llvm\.(fabs|sqrt|copysign|floor|ceil|trunc|rint|minnum|maxnum|minimum|maximum|s?u?min|s?u?max)\."
 
 
 def _element_function(function: Callable[..., Any], parameters: int) -> Any:
@@ -183,7 +181,7 @@ def _element_function(function: Callable[..., Any], parameters: int) -> Any:
     signature = (types.float64,) * (2 + parameters)
     part.compile(signature)
     called = re.findall(r"\bcall\b[^@\n]*@\"?([\w.$]+)", part.inspect_llvm(signature))
-    if all(INSTRUCTIONS.match(name) for name in called):
+    if all(re.match(INSTRUCTIONS, name) for name in called):
         return part
 
     def apart(label: float, prediction: float, *values: float) -> Any:

@@ -162,8 +162,28 @@ def test_the_walk_over_imports_sees_them_all():
 
 
 def test_the_public_names_are_listed():
-    names = {name for name, value in vars(streamloss).items() if not isinstance(value, ModuleType) and name[0] != "_"}
+    public = {name: getattr(streamloss, name) for name in dir(streamloss) if name[0] != "_"}
+    names = {name for name, value in public.items() if not isinstance(value, ModuleType)}
     assert sorted(names | {"losses"}) == streamloss.__all__
+
+
+def test_what_is_loaded_late_is_there_like_the_rest():
+    script = """
+import sys, streamloss
+before = dir(streamloss)
+assert "streamloss.files" not in sys.modules and "streamloss.grouped" not in sys.modules
+for name in streamloss.__all__:
+    assert name in before
+    exec(f"from streamloss import {name}")
+    assert getattr(streamloss, name) is locals()[name] is vars(streamloss)[name]
+assert streamloss.files.score is streamloss.score
+try:
+    streamloss.scores
+except AttributeError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "module 'streamloss' has no attribute 'scores'\n", done.stderr
 
 
 def documented():
