@@ -23,6 +23,8 @@ from numba.core.errors import NumbaError
 from numba.core.runtime import rtsys
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
 
+from ._parts import OptimisedParts, RawParts
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 FLAGS = {
@@ -59,12 +61,17 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def scalar(function: F) -> F:
     """Compile a helper into whatever calls it: loops vectorise only when nothing is left to call."""
-    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True)(function))
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=RawParts)(function))
+
+
+def arithmetic(function: F) -> F:
+    """The same for a helper of formulas, optimised by itself first: those of logarithms take a fifth less time."""
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=OptimisedParts)(function))
 
 
 def routine(function: F) -> F:
     """Compile a helper that stays a call of its own."""
-    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=False)(function))
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=False, pipeline_class=RawParts)(function))
 
 
 class Cache(FunctionCache):
@@ -157,7 +164,7 @@ def _unbox_formula(typ: Any, obj: Any, c: Any) -> NativeValue:
 
 def by_type(stub: Callable[..., Any], **options: Any) -> Callable[[F], F]:
     """Let compiled code that calls `stub` get what the decorated function returns for the arguments' types."""
-    options = {**INNER, "forceinline": True, **options}
+    options = {**INNER, "forceinline": True, "pipeline_class": RawParts, **options}
     return cast(Callable[[F], F], overload(stub, jit_options=options, strict=False))
 
 

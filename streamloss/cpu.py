@@ -39,6 +39,7 @@ def accumulate(
 
     `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
     """
+    _jit.wide_vectors()
     terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
     tally = room(TALLY_WORDS, int64)
     tally[:] = 0

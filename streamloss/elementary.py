@@ -76,13 +76,13 @@ E9 = float.fromhex("0x1.1ef524db5690dp-29")
 H0, H1 = 1.0554, -0.9412
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _with_sign_of(x: float, y: float) -> float:
     """A number y that is not negative unless x is, with the sign of x: the sign of zero is lost on the way."""
     return from_bits(bits(y) | (bits(x) & SIGN))
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _log_of_product(k: float, f: float, more: float) -> float:
     """The value of k * LN2_HIGH + more + log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2) and small `more`.
 
@@ -97,19 +97,19 @@ def _log_of_product(k: float, f: float, more: float) -> float:
     return k * LN2_HIGH - ((half - (s * (half + r) + more)) - f)
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _exponent(place: int) -> float:
     """BIAS + k, for the bits of 2**k * m plus TO_ONE, with m from sqrt(1/2) to sqrt(2)."""
     return from_bits(((place >> FRACTION_BITS) & 0xFFF) | WHOLE_BITS) - WHOLE
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _above_one(place: int) -> float:
     """Of the same number, m - 1, exactly."""
     return from_bits((place & FRACTION) + ROOT_HALF_BITS) - 1.0
 
 
-@_jit.scalar
+@_jit.arithmetic
 def log(x: float) -> float:
     """The natural logarithm."""
     subnormal = x < SMALLEST_NORMAL
@@ -121,7 +121,7 @@ def log(x: float) -> float:
     return edge if x <= 0.0 else y
 
 
-@_jit.scalar
+@_jit.arithmetic
 def log1p(x: float) -> float:
     """log(1 + x), from 1 + x and what its rounding takes; where k is 0, f is x again."""
     u = 1.0 + x
@@ -140,7 +140,7 @@ def log1p(x: float) -> float:
     return edge if x <= -1.0 else y
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _reduced(x: float) -> tuple[int, float, float]:
     """The bits of a number that end in k, high and low with x = k log(2) + high - low, where low is small."""
     t = x * LOG2_E + ROUND
@@ -148,7 +148,7 @@ def _reduced(x: float) -> tuple[int, float, float]:
     return bits(t), x - k * LN2_HIGH, k * LN2_LOW
 
 
-@_jit.scalar
+@_jit.arithmetic
 def _beyond(r: float) -> float:
     """exp(r) - 1 - r, for r up to log(2) / 2."""
     w = r * r
@@ -156,7 +156,7 @@ def _beyond(r: float) -> float:
     return 0.5 * w + w * p
 
 
-@_jit.scalar
+@_jit.arithmetic
 def exp(x: float) -> float:
     """e**x; by two factors, so that neither they nor the result are rounded too early."""
     x = 710.0 if x > 710.0 else x
@@ -168,7 +168,7 @@ def exp(x: float) -> float:
     return y * from_bits((half << FRACTION_BITS) + ONE_BITS) * from_bits(((k - half) << FRACTION_BITS) + ONE_BITS)
 
 
-@_jit.scalar
+@_jit.arithmetic
 def expm1(x: float) -> float:
     """e**x - 1 = 2**k - 1 + 2**k * (high + ...), each sum with what its rounding takes."""
     y = 710.0 if x > 710.0 else x

@@ -14,7 +14,8 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_jit", "_threads", "durable", "html"},
+    {"_parts", "_threads", "durable", "html"},
+    {"_jit"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},
     {"entries", "keys", "squares", "stored", "weights"},
