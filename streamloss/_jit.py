@@ -305,6 +305,28 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.uint64, array.dtype), generate
 
 
+def _select(comparison: str) -> Any:
+    """Write code for the one of two integers that compares so with the other."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed(comparison, *args), *args)
+
+    return generate
+
+
+# Python's min and max, compiled, are three functions that are built for each kind of argument.
+@intrinsic
+def smaller(typing: Any, a: Any, b: Any) -> Any:
+    """The smaller of two int64."""
+    return types.int64(types.int64, types.int64), _select("<")
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger of two int64."""
+    return types.int64(types.int64, types.int64), _select(">")
+
+
 @intrinsic
 def add_four(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
     """Add the four elements of an array from a place on to those of another from an index on, by one vector."""

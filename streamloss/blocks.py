@@ -22,7 +22,7 @@ from numba import float64, int64
 from numba.core import types
 
 from . import _jit
-from ._jit import bits, evaluate, from_bits
+from ._jit import bits, evaluate, from_bits, larger, smaller
 from .exact import (
     COUNT,
     DIGIT_BITS,
@@ -152,7 +152,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
     n = labels.size
     high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
     for start in range(0, n, TILE):
-        stop = min(start + TILE, n)
+        stop = smaller(start + TILE, n)
         read_ahead(labels, start)
         read_ahead(predictions, start)
         read_ahead(summed, start)
@@ -222,8 +222,8 @@ def extremes(values: Any) -> tuple[int, int]:
     beneath = WITHOUT_SIGN  # by one bit less than the smallest; one less than zero is the largest of all
     for i in range(values.size):
         magnitude = bits(values[i]) & WITHOUT_SIGN
-        top = max(top, magnitude)
-        beneath = min(beneath, (magnitude - 1) & WITHOUT_SIGN)
+        top = larger(top, magnitude)
+        beneath = smaller(beneath, (magnitude - 1) & WITHOUT_SIGN)
     return top, (beneath + 1) & WITHOUT_SIGN
 
 
@@ -251,7 +251,7 @@ def add_one_by_one(values: Any, total: Any) -> None:
     _jit.not_inlined()
     lower, upper, digits = room(TILE, int64), room(TILE, int64), room(TILE, int64)
     for start in range(0, values.size, TILE):
-        stop = min(start + TILE, values.size)
+        stop = smaller(start + TILE, values.size)
         split(part(values, start, stop), lower, upper, digits)
         for i in range(stop - start):
             digit = digits[i]
@@ -303,7 +303,7 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
         top, bottom = extremes(values)
     if top == 0:  # any window will do for zeros
         return (I64(0) if window == UNKNOWN else window) if easy else UNKNOWN
-    window = min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
+    window = smaller(larger(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
     unit = window - CUT
     cuts = 0
     while top != 0 and (cuts < 2 or exceeding(top) - exceeding(bottom) < FARTHEST):
@@ -314,9 +314,9 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
             amount += bits(u)
             rest = values[i] - (u - constant)
             values[i] = rest
-            top = max(top, bits(rest) & WITHOUT_SIGN)
+            top = larger(top, bits(rest) & WITHOUT_SIGN)
         deposit(total, amount - values.size * bits(constant), unit)
-        unit = max(exceeding(top) - CUT, SMALLEST_EXPONENT)
+        unit = larger(exceeding(top) - CUT, SMALLEST_EXPONENT)
         cuts += 1
     if top != 0:
         add_one_by_one(values, total)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import float64, int64
 
 from . import _jit, _threads
-from ._jit import evaluate
+from ._jit import evaluate, smaller
 from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
 from .chunks import Chunk, Direct, Operands, Whole
 from .entries import WORDS, Entry, entries, scalar_entries
@@ -51,7 +51,8 @@ def accumulate(
     before = state[COUNT]
     begin = end = start
     while end < stop:
-        begin, end = end, min(end + BLOCK - past_line(labels, end, is_in_vectors(weights) or is_in_vectors(mask)), stop)
+        past = past_line(labels, end, is_in_vectors(weights) or is_in_vectors(mask))
+        begin, end = end, smaller(end + BLOCK - past, stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         to_sum = summed(weights, mask, loss[2], w)

@@ -18,7 +18,7 @@ from numba import float64, int64
 from numba.core import types
 
 from . import _jit, _threads
-from ._jit import bits, evaluate
+from ._jit import bits, evaluate, larger, smaller
 from .blocks import (
     HIGHEST_WINDOW,
     I64,
@@ -184,8 +184,8 @@ def window_of(values: Any) -> int:
 def widened(windows: Any, weights: Any, terms: Any, used_weights: Any) -> tuple[int, int]:
     """Windows for terms and weights like those before and these, too."""
     if is_shared(weights):
-        return max(windows[0], window_of(terms)), windows[1]
-    return max(windows[0], window_of(terms)), max(windows[1], window_of(used_weights))
+        return larger(windows[0], window_of(terms)), windows[1]
+    return larger(windows[0], window_of(terms)), larger(windows[1], window_of(used_weights))
 
 
 @_jit.scalar
@@ -267,7 +267,7 @@ def accumulate_groups(
     tallies = np.zeros(len(states) * TALLY, np.int64)
     windows = I64(UNKNOWN), I64(UNKNOWN)
     for begin in range(start, stop, TILE):
-        end = min(begin + TILE, stop)
+        end = smaller(begin + TILE, stop)
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         c = block(codes, begin, end, codes_room)
         elements, o = (labels[begin:end], predictions[begin:end], w, k), block(out, begin, end, None)
@@ -297,7 +297,7 @@ def _add_weights(states: Any, weight: float) -> None:
         left = states[i, COUNT]
         states[i, NONZERO] = left if weight != 0.0 else 0
         while left > 0:
-            times = min(left, MOST_TIMES)
+            times = smaller(left, MOST_TIMES)
             deposit_float(states[i, WEIGHTS : WEIGHTS + SUM_WORDS], weight, times)
             left -= times
 

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import _jit
-from ._jit import VECTOR
+from ._jit import VECTOR, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -178,20 +178,20 @@ def spread(run: Any, start: int, room: Any) -> None:
     entries, repeat, period = run
     size = room.size
     entry, done = divmod(start % (repeat * period), repeat)
-    for k in range(0, min(repeat - done, size), VECTOR):
+    for k in range(0, smaller(repeat - done, size), VECTOR):
         _jit.store_vector(room, k, entries[entry])
     i = repeat - done
     entry += 1
     while i < size:
         entry = entry if entry < period else 0
-        stop = min(period, entry + (size - i + repeat - 1) // repeat)
+        stop = smaller(period, entry + (size - i + repeat - 1) // repeat)
         if repeat <= VECTOR:
             for e in range(np.uint64(entry), np.uint64(stop)):  # a signed index would be looked at for its sign
                 _jit.store_vector(room, i, entries[e])
                 i += repeat
         else:
             for e in range(np.uint64(entry), np.uint64(stop)):
-                for k in range(i, min(i + repeat, size), VECTOR):
+                for k in range(i, smaller(i + repeat, size), VECTOR):
                     _jit.store_vector(room, k, entries[e])
                 i += repeat
         entry = stop

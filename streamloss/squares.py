@@ -12,6 +12,7 @@ from typing import Any
 from numba import float64, int64
 
 from . import _jit
+from ._jit import smaller
 from .blocks import I64, UNKNOWN, add_exactly, prepare
 from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
 from .operands import BLOCK, block, is_one, room, scratch
@@ -64,7 +65,7 @@ def accumulate_squares(
     products = state[PRODUCTS : PRODUCTS + SUM_WORDS]
     weight_squares = state[WEIGHT_SQUARES : WEIGHT_SQUARES + SUM_WORDS]
     for begin in range(start, stop, BLOCK):
-        end = min(begin + BLOCK, stop)
+        end = smaller(begin + BLOCK, stop)
         n = end - begin
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         prepare(loss, (labels[begin:end], predictions[begin:end], w, k, None), None, terms, used_weights, counts)

@@ -13,7 +13,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import _jit
-from ._jit import VECTOR, bits
+from ._jit import VECTOR, bits, smaller
 from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, magic
 from .exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
 from .operands import BLOCK, item, part, room
@@ -85,9 +85,9 @@ def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
         if entry == 0 and done == 0 and there >= repeat * period:
             number, times = period, repeat * (there // (repeat * period))
         elif done == 0 and there >= repeat:
-            number, times = min(there // repeat, period - entry), repeat
+            number, times = smaller(there // repeat, period - entry), repeat
         else:
-            number, times = I64(1), min(there, repeat - done)
+            number, times = I64(1), smaller(there, repeat - done)
         nonzero += each * times * add_times(part(entries, entry, entry + number), each * times, total)
         start += number * times
     return nonzero
@@ -133,7 +133,7 @@ def add_times(values: Any, times: int, total: Any) -> int:
     nonzero = 0
     window = I64(UNKNOWN)
     for start in range(0, values.size, BLOCK):
-        stop = min(start + BLOCK, values.size)
+        stop = smaller(start + BLOCK, values.size)
         here = part(values, start, stop)
         nonzero += count_nonzero(here)
         if window == UNKNOWN or not cut_twice(here, window, once):
