@@ -21,7 +21,7 @@ from numba.core.caching import FunctionCache
 from numba.core.cgutils import alloca_once
 from numba.core.errors import NumbaError
 from numba.core.runtime import rtsys
-from numba.extending import NativeValue, intrinsic, models, overload, register_model, unbox
+from numba.extending import NativeValue, intrinsic, models, overload, register_model, typeof_impl, unbox
 
 from ._parts import OptimisedParts, RawParts
 
@@ -59,19 +59,43 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(forceinline=True, **INNER)(function)
 
 
+class Helper:
+    """A function that kernels call. Numba gets to know it when one is compiled, and not when it is imported."""
+
+    def __init__(self, function: Callable[..., Any], inline: bool) -> None:
+        self._function, self._inline = function, inline
+
+    @cached_property
+    def dispatcher(self) -> Any:
+        """What Numba calls it by."""
+        options = {**INNER, **NO_COUNTS, "forceinline": self._inline, "pipeline_class": RawParts}
+        return numba.njit(**options)(self._function)
+
+
+@typeof_impl.register(Helper)
+def _type_of_helper(helper: Helper, context: Any) -> Any:
+    return typeof_impl(helper.dispatcher, context)
+
+
 def scalar(function: F) -> F:
     """Compile a helper into whatever calls it: loops vectorise only when nothing is left to call."""
-    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=RawParts)(function))
-
-
-def arithmetic(function: F) -> F:
-    """The same for a helper of formulas, optimised by itself first: those of logarithms take a fifth less time."""
-    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=OptimisedParts)(function))
+    return cast(F, Helper(function, inline=True))
 
 
 def routine(function: F) -> F:
     """Compile a helper that stays a call of its own."""
-    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=False, pipeline_class=RawParts)(function))
+    return cast(F, Helper(function, inline=False))
+
+
+def known_to_numba(function: F) -> F:
+    """A helper for the CUDA backend, which has to see Numba's own object."""
+    assert isinstance(function, Helper)
+    return cast(F, function.dispatcher)
+
+
+def arithmetic(function: F) -> F:
+    """Compile a helper of formulas into them, optimised by itself first: logarithms then take a fifth less time."""
+    return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=OptimisedParts)(function))
 
 
 class Cache(FunctionCache):

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 from numba.core import types
+from numba.core.codegen import JitEngine
 
 import streamloss
 from streamloss import Accumulator, _jit, _threads
@@ -512,6 +513,31 @@ def logistic(label, prediction):
 def arithmetic(label, prediction):
     error = prediction - label
     return max(math.sqrt(error * error + 1.0) - 1.0, min(abs(error), 3.0)) / (1.0 + label * label)
+
+
+@_jit.scalar
+def inner(x):
+    return x + 1.0
+
+
+@_jit.routine
+def outer(x):
+    _jit.not_inlined()
+    return inner(x) * 2.0
+
+
+def whole(x):
+    return outer(x) + inner(x)
+
+
+def test_helpers_become_machine_code_in_kernels_alone(monkeypatch):
+    finished = []
+    add_module = JitEngine.add_module
+    monkeypatch.setattr(JitEngine, "add_module", lambda *args: (finished.append(args[1].name), add_module(*args))[1])
+    assert "dispatcher" not in vars(outer)
+    assert _jit.Kernel(whole).compile((types.float64,), keep=False)(3.0) == 12.0
+    assert "dispatcher" in vars(outer)
+    assert [name for name in finished if name != "nrt"] == ["whole"]
 
 
 BY_LIBRARY = [sine, power, of_numpy]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numba
 
-from .._jit import FLAGS, bits, from_bits
-from ..blocks import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN, exceeding, magic
+from .. import blocks, squares
+from .._jit import FLAGS, bits, from_bits, known_to_numba
+from ..blocks import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN
 from ..exact import (
     DIGIT_BITS,
     DIGIT_MASK,
@@ -23,12 +24,13 @@ from ..exact import (
     POSITIVE_INFINITY,
     SMALLEST_EXPONENT,
 )
-from ..squares import exact_product
 
 INFINITY = EXPONENT_MASK << FRACTION_BITS
 MARGIN = 4  # bits of a window kept free for larger terms to come
 WASTE = 32  # bits above what is needed, at which a window is given up
 
+exceeding, magic = known_to_numba(blocks.exceeding), known_to_numba(blocks.magic)
+exact_product = known_to_numba(squares.exact_product)
 
 helper = numba.njit(**FLAGS)
 
