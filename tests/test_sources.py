@@ -40,6 +40,7 @@ def small(monkeypatch):
     """Batches of few rows, so that small files have many of them."""
     monkeypatch.setattr(part, "ROWS", 300)
     monkeypatch.setattr(parquet, "ROWS", 300)
+    monkeypatch.setattr(parquet, "CHUNK", 100)
     monkeypatch.setattr(arrays, "ELEMENTS", 300)
     monkeypatch.setattr(text, "BLOCK", 5001)
 
@@ -916,8 +917,10 @@ def test_keys_of_text_whatever_their_dictionaries(tmp_path, pages, large, monkey
     assert [key for (key,) in found] == [name and name.replace(" 05", "T05") for name in expected]
 
 
-def test_keys_of_text_beside_numbers_in_portions_of_their_own(tmp_path, small):
+@pytest.mark.parametrize("chunk", [1, 1 << 16])
+def test_keys_of_text_beside_numbers_in_portions_of_their_own(tmp_path, small, chunk, monkeypatch):
     """Row groups of all sizes, none at all among them; a reader that stops leaves no thread behind."""
+    monkeypatch.setattr(parquet, "CHUNK", chunk)
     rng = np.random.default_rng(10)
     frame = pl.DataFrame({"y": np.arange(5000.0), "p": rng.random(5000), "k": rng.choice(["a", "bb", "ccc"], 5000)})
     table = frame.to_arrow()
