@@ -12,7 +12,7 @@ Polars      2.26          1.41         1.30
 DuckDB      2.22          0.69         0.76
 ==========  ============  ===========  ====
 
-The chunks of Polars' batches are handed on one by one: to join them for NumPy took a quarter of the whole.
+The chunks of Polars' batches are handed on one by one: to join them for NumPy took up to a quarter of the whole.
 """
 
 from __future__ import annotations
