@@ -117,7 +117,8 @@ def of(ordinal: int) -> Device:
 
 @cache
 def _nothing(device: Device) -> int:
-    return driver.allocate(16)
+    with device.context:
+        return driver.allocate(16)
 
 
 class Launch(NamedTuple):
