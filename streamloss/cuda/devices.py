@@ -29,6 +29,7 @@ else:
 # thread change the window. A digit may be just carried on one stream, and yet get all that others have queued before.
 MOST = (1 << 27) * SLOTS  # elements of one launch
 CARRY_AFTER = 1 << 28  # elements in a slot
+MOST_DIRTY = 256  # states of accumulators that are gone, for which nobody has waited: a new one takes fresh memory
 BLOCK_ADDS = 64  # what a block adds to a digit beside its elements, in elements
 
 
@@ -77,18 +78,26 @@ class Device:
         """The address of states of so many words, all zero, one for each slot."""
         with self._lock:
             spare = self._spare.setdefault(words, [])
-            if not spare:
-                self._clear_dirty()
+            if not spare and len(self._dirty) >= MOST_DIRTY:
+                gone = self.gone()
+                driver.wait()
+                self.clear(gone)
             if not spare:
                 size = 8 * SLOTS * words
                 start = driver.allocate(size * 16)
                 spare += [start + size * k for k in range(16)]
             return spare.pop()
 
-    def _clear_dirty(self) -> None:
-        while self._dirty:
-            address, words = self._dirty.popleft()
-            driver.clear(address, 8 * SLOTS * words)
+    def gone(self) -> list[tuple[int, int]]:
+        """States of accumulators that are gone, to be cleared when all that is queued by now is done."""
+        with self._lock:
+            return [self._dirty.popleft() for _ in range(len(self._dirty))]
+
+    def clear(self, gone: list[tuple[int, int]]) -> None:
+        """Make states that no kernel adds to any more those of nobody."""
+        if gone:
+            driver.clear([(address, 8 * SLOTS * words) for address, words in gone])
+        for address, words in gone:
             self._spare.setdefault(words, []).append(address)
 
     def give_back(self, address: int, words: int) -> None:
@@ -213,7 +222,9 @@ class Partial:
         """The state so far, when all that is queued on the device is done."""
         states = np.empty((SLOTS, self.words), np.int64)
         with self.device.context:
+            gone = self.device.gone()
             driver.fetch(self.address, states)
+            self.device.clear(gone)
         return total(states)
 
 

@@ -19,7 +19,9 @@ from numba import cuda
 
 from . import compiling
 
-LEGACY = 0  # the default stream: it waits for the others and they wait for it, unless they say that they do not
+# The default stream: it waits for the others and they wait for it, unless they say that they do not. Its number is
+# CU_STREAM_LEGACY: to cuda-bindings, 0 may be told to mean one stream for each thread.
+LEGACY = 1
 
 
 def _checked(result: tuple[Any, ...]) -> Any:
@@ -106,10 +108,9 @@ class Function:
 
 
 def allocate(size: int) -> int:
-    """The address of so many bytes of zeros."""
+    """The address of so many bytes of zeros; what is queued on the device is not waited for."""
     address = int(_checked(cu.cuMemAlloc(size)))
-    _checked(cu.cuMemsetD8(address, 0, size))
-    _checked(cu.cuCtxSynchronize())
+    clear([(address, size)])
     return address
 
 
@@ -118,10 +119,17 @@ def new_array(shape: tuple[int, ...]) -> Any:
     return cuda.device_array(shape, np.float64)
 
 
-def clear(address: int, size: int) -> None:
-    """Set bytes to zero, when all that is queued on the device is done."""
-    _checked(cu.cuCtxSynchronize())
-    _checked(cu.cuMemsetD8(address, 0, size))
+def clear(places: Sequence[tuple[int, int]]) -> None:
+    """Set bytes, at addresses and so many, to zero at once: nothing that is queued may still use them."""
+    stream = new_stream()
+    for address, size in places:
+        zero(address, size, stream)
+    _checked(cu.cuStreamSynchronize(stream))
+    _checked(cu.cuStreamDestroy(stream))
+
+
+def wait() -> None:
+    """Wait for all that is queued on the device."""
     _checked(cu.cuCtxSynchronize())
 
 
@@ -142,7 +150,7 @@ def zero(address: int, size: int, stream: int) -> None:
 
 def fetch(address: int, array: np.ndarray[Any, Any]) -> None:
     """Copy from the device, when all that is queued there is done."""
-    _checked(cu.cuCtxSynchronize())
+    wait()
     _checked(cu.cuMemcpyDtoH(array.ctypes.data, address, array.nbytes))
 
 
@@ -166,6 +174,12 @@ def receive(array: np.ndarray[Any, Any], address: int, stream: int) -> None:
 def new_stream() -> int:
     """A stream of our own, which waits for no other."""
     return int(_checked(cu.cuStreamCreate(int(cu.CUstream_flags.CU_STREAM_NON_BLOCKING))))
+
+
+def check_not_captured(stream: int) -> None:
+    """RuntimeError while a stream is captured in a graph: its replays would add without an accumulator's knowledge."""
+    if _checked(cu.cuStreamIsCapturing(stream)) != cu.CUstreamCaptureStatus.CU_STREAM_CAPTURE_STATUS_NONE:
+        raise RuntimeError("an update cannot be captured in a CUDA graph: call it after the replay instead")
 
 
 class Event:

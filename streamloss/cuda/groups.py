@@ -43,7 +43,7 @@ def added(loss: Loss, operands: Operands, codes: Codes, groups: int, omit: bool,
     found = np.empty((min(SLOTS, max(1, COPIED // groups)), groups, words), np.int64)
     device = devices.of(operands.labels.device)
     with device.context:
-        stream = updates.stream_of(operands)
+        stream = updates.streams_of(operands)[0]
         with Room(codes.nbytes, stream) as codes_room, Room(found.nbytes, stream) as room:
             driver.send(codes_room.address, codes, stream)
             shape, strides = codes.shape + (1,) * (rank - 1), (1,) + (0,) * (rank - 1)

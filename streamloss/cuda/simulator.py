@@ -191,9 +191,14 @@ def new_array(shape: tuple[int, ...]) -> Any:
     return SimpleNamespace(host=array, __cuda_array_interface__={**array.__array_interface__, "stream": None})
 
 
-def clear(address: int, size: int) -> None:
+def clear(places: Sequence[tuple[int, int]]) -> None:
     """Set bytes to zero."""
-    memory(address, size)[:] = 0
+    for address, size in places:
+        memory(address, size)[:] = 0
+
+
+def wait() -> None:
+    """Wait for all that is queued."""
 
 
 def borrow(size: int, stream: int) -> int:
@@ -210,7 +215,7 @@ def give_back(address: int, stream: int) -> None:
 
 def zero(address: int, size: int, stream: int) -> None:
     """Set bytes to zero."""
-    clear(address, size)
+    memory(address, size)[:] = 0
 
 
 def fetch(address: int, array: np.ndarray[Any, Any]) -> None:
@@ -236,6 +241,10 @@ def receive(array: np.ndarray[Any, Any], address: int, stream: int) -> None:
 def new_stream() -> int:
     """A stream."""
     return LEGACY
+
+
+def check_not_captured(stream: int) -> None:
+    """Refuse a stream that is captured in a graph."""
 
 
 class Event:

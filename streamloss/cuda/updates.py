@@ -188,23 +188,30 @@ def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream:
         raise
 
 
-def stream_of(operands: Operands) -> int:
-    """The stream to launch on: the first that a producer names; it waits for the others."""
-    chosen = None
-    for view in operands:
-        if type(view) is View and view.stream is not None:
-            stream = _normal(view.stream)
-            if chosen is None:
-                chosen = stream
-            elif stream != chosen:
-                event = driver.Event()
-                event.record(stream)
-                event.hold(chosen)
-    return driver.LEGACY if chosen is None else chosen
+def streams_of(operands: Sequence[Any]) -> list[int]:
+    """The producers' streams. The first is the one to launch on: it waits for the others."""
+    named = [_normal(view.stream) for view in operands if type(view) is View and view.stream is not None]
+    first, *others = dict.fromkeys(named) or [driver.LEGACY]
+    for other in others:
+        _follow(first, other)
+    return [first, *others]
 
 
 def _normal(stream: int) -> int:
-    return driver.LEGACY if stream == views.LEGACY_STREAM else stream
+    return driver.LEGACY if stream in (0, views.LEGACY_STREAM) else stream
+
+
+def _follow(stream: int, other: int) -> None:
+    """Let a stream wait for what is queued on another."""
+    event = driver.Event()
+    event.record(other)
+    event.hold(stream)
+
+
+def hand_back(streams: list[int]) -> None:
+    """Let the others wait for the first: what is queued on them next may write to their arrays, or use their memory."""
+    for other in streams[1:]:
+        _follow(other, streams[0])
 
 
 class Partials:
@@ -222,11 +229,13 @@ class Partials:
             return
         device = devices.of(operands.labels.device)
         with self._lock, device.context:
-            stream = stream_of(operands)
-            launch(self._of(device), loss, operands, omit, stream)
+            streams = streams_of(operands)
+            driver.check_not_captured(streams[0])
+            launch(self._of(device), loss, operands, omit, streams[0])
+            hand_back(streams)
             for view in operands:
                 if type(view) is View and type(view.owner) is Kept:
-                    device.keep(view.owner, stream)
+                    device.keep(view.owner, streams[0])
 
     @contextmanager
     def on(self, device: Device) -> Iterator[Partial]:
@@ -259,7 +268,7 @@ def alone(loss: Loss, operands: Operands, words: int) -> Words:
     device = devices.of(operands.labels.device)
     with device.context:
         partial = Partial(device, words)
-        launch(partial, loss, operands, True, stream_of(operands))
+        launch(partial, loss, operands, True, streams_of(operands)[0])
     return partial.fetch()
 
 
@@ -268,7 +277,9 @@ def add_to(memory: int, loss: Loss, operands: Operands, omit: bool, words: int) 
     if operands.labels.size:
         device = devices.of(operands.labels.device)
         with device.context:
-            launch(Partial(device, words, memory), loss, operands, omit, stream_of(operands))
+            streams = streams_of(operands)
+            launch(Partial(device, words, memory), loss, operands, omit, streams[0])
+            hand_back(streams)
 
 
 def find_nan(operands: Operands) -> arrays.NanFoundError:

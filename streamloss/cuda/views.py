@@ -177,7 +177,7 @@ def _of_dlpack(name: str, value: Any) -> View:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _contiguous(shape)
     address = (tensor.data or 0) + tensor.byte_offset
-    return _lowest(View(address, code, shape, strides, 0, tensor.device_id, None, Kept(capsule)))
+    return _lowest(View(address, code, shape, strides, 0, tensor.device_id, LEGACY_STREAM, Kept(capsule)))
 
 
 class Kept(NamedTuple):
