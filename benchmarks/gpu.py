@@ -23,6 +23,7 @@ from .report import table
 
 RESULTS = Path(__file__).parent / "results"
 LARGE = [10**6, 10**7, 10**8, 10**9]
+COMPILED = 10**7  # elements, from which torch.compile takes part: each size is compiled anew, for seconds
 SMALL = [32, 256, 2048, 16_384, 65_536]
 
 
@@ -66,7 +67,10 @@ def rivals(torch: Any, y: Any, p: Any, w: Any) -> dict[str, Callable[[], object]
     def eager() -> object:
         return functional.mse_loss(p, y) if w is None else (w * (p - y) ** 2).sum() / w.sum()
 
-    calls: dict[str, Callable[[], object]] = {"torch eager": eager, "torch.compile": torch.compile(eager)}
+    calls: dict[str, Callable[[], object]] = {"torch eager": eager}
+    if y.numel() >= COMPILED:
+        torch._dynamo.reset()  # what it made for the size before, of which it keeps a few only
+        calls["torch.compile"] = torch.compile(eager, dynamic=False)
     if importlib.util.find_spec("cupy"):
         import cupy
 
@@ -142,7 +146,10 @@ def one_size(torch: Any, dtype: Any, weighted: bool, size: int, repeats: int) ->
         "of the copy": read / seconds / copied,
     }
     for name, call in rivals(torch, y, p, w).items():
-        row[f"times {name}"] = timed(torch, call, repeats) / seconds
+        try:
+            row[f"times {name}"] = timed(torch, call, repeats) / seconds
+        except Exception as error:  # a compiler that this machine lacks, say
+            print(f"{name} is left out: {str(error).splitlines()[:1]}")
     return row
 
 

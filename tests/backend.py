@@ -4,6 +4,7 @@ The simulator is Python, so the same tests draw smaller data and fewer examples 
 that such data still spans several.
 """
 
+import warnings
 from contextlib import contextmanager
 
 import numpy as np
@@ -60,6 +61,20 @@ def adding_on(device):
         patch.setitem(Accumulator.__init__.__kwdefaults__, "device", device)
         patch.setattr(GroupedAccumulator, "_add", _ADD if device == "auto" else _add_device_arrays)
         yield
+
+
+@contextmanager
+def torch_may_not_wait():
+    """What makes torch wait for the device is an error; it warns that this is a prototype."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 _ADD = GroupedAccumulator._add

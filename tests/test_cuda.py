@@ -224,8 +224,8 @@ def test_asking_between_updates_changes_nothing():
 def test_each_device_keeps_its_part(monkeypatch):
     from streamloss.cuda import devices
 
-    if devices.driver.count() < 2:
-        pytest.skip("one device")
+    if not SIMULATED:
+        pytest.skip("pretends that memory lies on another device; tests/test_gpu.py has it for real ones")
     labels, predictions = numbers(100, 0), numbers(100, 1)
     halves = [DeviceArray(part[half]) for half in (slice(0, 50), slice(50, 100)) for part in (labels, predictions)]
     second = {half.__cuda_array_interface__["data"][0] for half in halves[2:]}
@@ -464,6 +464,8 @@ class WithDLPack:
         from numba import cuda
 
         torch = pytest.importorskip("torch")
+        if any(stride < 0 for stride in self._array.host().strides):
+            pytest.skip("torch, which makes the capsules here, has no negative strides")
         return torch.as_tensor(cuda.as_cuda_array(self._array), device="cuda").__dlpack__()
 
 

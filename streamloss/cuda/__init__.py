@@ -29,9 +29,10 @@ def check() -> None:
             from . import driver
 
             found = driver.count()
+            driver.check_compiler()
         except Exception as error:
             reason = " ".join(str(error).split())
-            raise RuntimeError(f"no CUDA device: {reason}; {INSTALL}") from None
+            raise RuntimeError(f"no CUDA device that can be used: {reason}; {INSTALL}") from None
         if found == 0:
             raise RuntimeError(f"no CUDA device: the driver finds none; {INSTALL}")
     _ready = True

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from cuda import bindings
 from cuda.bindings import driver as cu
+from cuda.pathfinder import load_nvidia_dynamic_lib
 from numba import cuda
 
 from . import compiling
@@ -29,7 +30,9 @@ def _checked(result: tuple[Any, ...]) -> Any:
     if error != cu.CUresult.CUDA_SUCCESS:
         _, name = cu.cuGetErrorName(error)
         _, text = cu.cuGetErrorString(error)
-        raise RuntimeError(f"CUDA: {bytes(name).decode()}: {bytes(text).decode()}")
+        forked = error == cu.CUresult.CUDA_ERROR_NOT_INITIALIZED
+        hint = "; a process forked from one that uses CUDA cannot: start it by spawn" if forked else ""
+        raise RuntimeError(f"CUDA: {bytes(name).decode()}: {bytes(text).decode()}{hint}")
     return values[0] if len(values) == 1 else values
 
 
@@ -42,6 +45,14 @@ def count() -> int:
             f"the driver is of CUDA {version // 1000}.{version % 1000 // 10}, numba-cuda is installed for CUDA {wanted}"
         )
     return int(_checked(cu.cuDeviceGetCount()))
+
+
+def check_compiler() -> None:
+    """RuntimeError without the library that compiles kernels, which numba-cuda alone does not bring."""
+    try:
+        load_nvidia_dynamic_lib("nvvm")
+    except RuntimeError:
+        raise RuntimeError("the library nvvm, which compiles kernels, is missing") from None
 
 
 def current() -> int:
