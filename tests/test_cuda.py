@@ -364,6 +364,20 @@ def test_host_arrays_for_the_device(piece, chunk, stderr):
 
 
 @on_cuda
+def test_the_host_writes_one_piece_while_the_other_is_added(monkeypatch):
+    from streamloss.cuda import staged
+
+    finish, finished = staged.Lane.finish, []
+    monkeypatch.setattr(staged.Lane, "finish", lambda lane: finished.append(lane) or finish(lane))
+    monkeypatch.setattr(staged, "PIECE", 16)
+    accumulator = Accumulator(device="cuda")
+    for size in (3, 40, 5, 1):
+        accumulator.update(numbers(size), numbers(size))
+    assert len(finished) == 6
+    assert all(one is not other for one, other in zip(finished, finished[1:], strict=False))
+
+
+@on_cuda
 def test_an_update_of_many_pieces_lands_whole_or_not_at_all(monkeypatch):
     from streamloss.cuda import staged
 

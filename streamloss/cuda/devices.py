@@ -114,8 +114,13 @@ class Device:
         event = driver.Event()
         event.record(stream)
         self._kept.append((event, owner))
-        while self._kept and self._kept[0][0].is_done():
-            self._kept.popleft()
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Give up the objects that the device has done with."""
+        with self._lock:
+            while self._kept and self._kept[0][0].is_done():
+                self._kept.popleft()
 
 
 @cache
@@ -225,6 +230,7 @@ class Partial:
             gone = self.device.gone()
             driver.fetch(self.address, states)
             self.device.clear(gone)
+            self.device.let_go()
         return total(states)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -112,13 +113,13 @@ class Staging:
         self.device, self.lock = device, threading.Lock()
         self.stream = driver.new_stream()
         self._lanes = [Lane(device), Lane(device)]
+        self._turns = cycle(self._lanes)  # also from update to update: the host writes one while the other is added
         self._scratch: dict[int, Partial] = {}
 
     def send(self, loss: Loss, chunk: Chunk, pieces: range, omit: bool, partial: Partial) -> None:
         """Queue pieces of a chunk."""
         try:
-            for number, piece in enumerate(pieces):
-                lane = self._lanes[number % 2]
+            for piece, lane in zip(pieces, self._turns, strict=False):
                 lane.finish()
                 lane.queue(partial, loss, chunk, piece, pieces, omit, self.stream)
             if any(lane.writes for lane in self._lanes):
