@@ -6,6 +6,7 @@ On the simulator, or with --backend=cuda on a device; without either, only what 
 import pickle
 import subprocess
 import sys
+from itertools import pairwise
 
 import ml_dtypes
 import numpy as np
@@ -374,7 +375,7 @@ def test_the_host_writes_one_piece_while_the_other_is_added(monkeypatch):
     for size in (3, 40, 5, 1):
         accumulator.update(numbers(size), numbers(size))
     assert len(finished) == 6
-    assert all(one is not other for one, other in zip(finished, finished[1:], strict=False))
+    assert all(one is not other for one, other in pairwise(finished))
 
 
 @on_cuda
