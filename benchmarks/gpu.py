@@ -23,7 +23,7 @@ from .report import table
 
 RESULTS = Path(__file__).parent / "results"
 LARGE = [10**6, 10**7, 10**8, 10**9]
-COMPILED = 10**7  # elements, from which torch.compile takes part: each size is compiled anew, for seconds
+COMPILED = 10**8  # elements, from which torch.compile takes part: each size is compiled anew, for seconds
 SMALL = [32, 256, 2048, 16_384, 65_536]
 
 
