@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -23,6 +23,7 @@ from numba.core.errors import NumbaError
 from numba.core.runtime import rtsys
 from numba.extending import NativeValue, intrinsic, models, overload, register_model, typeof_impl, unbox
 
+from ._cached import cached_property
 from ._parts import OptimisedParts, RawParts
 
 F = TypeVar("F", bound=Callable[..., Any])

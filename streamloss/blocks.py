@@ -68,7 +68,7 @@ U64 = cast(Callable[[int], int], np.uint64)
 
 @_jit.scalar
 def magic(unit: int) -> float:
-    """1.5 * 2**52 * 2**unit: adding it rounds to a multiple of 2**unit."""
+    """1.5 * 2**52 * 2**unit: adding it rounds to a multiple of 2**unit, which is from -1074 to 971."""
     return from_bits(((unit + FRACTION_BITS + EXPONENT_BIAS) << FRACTION_BITS) | (1 << (FRACTION_BITS - 1)))
 
 

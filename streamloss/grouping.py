@@ -20,6 +20,7 @@ from numba.core import types
 from . import _jit, _threads
 from ._jit import bits, evaluate, larger, smaller
 from .blocks import (
+    CUT,
     HIGHEST_WINDOW,
     I64,
     MARGIN,
@@ -70,6 +71,7 @@ TILE = 512  # elements whose parts lie in the first-level cache
 SIDE = 4  # words of an element that stand side by side, to be added by one vector
 PARTS = SIDE * TILE
 PART = 42  # bits of the whole numbers that a term is cut into: 2**20 of them add up to less than 2**63
+HIGHEST = HIGHEST_WINDOW - (CUT - PART)  # windows from here on have constants that overflow
 FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 elements
 TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
 STATES = types.Array(types.int64, 2, "C")
@@ -173,11 +175,11 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
 
 @_jit.routine
 def window_of(values: Any) -> int:
-    """A window for numbers like these; any for zeros, and none where units would leave the range of float64."""
+    """A window for numbers like these; any for zeros, and none where units or constants leave the range of float64."""
     _jit.not_inlined()
     top, _ = extremes(values)
     window = I64(0) if top == 0 else exceeding(top) + MARGIN
-    return window if 2 * PART + SMALLEST_EXPONENT < window < HIGHEST_WINDOW else I64(UNKNOWN)
+    return window if 2 * PART + SMALLEST_EXPONENT < window < HIGHEST else I64(UNKNOWN)
 
 
 @_jit.scalar

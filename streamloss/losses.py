@@ -17,10 +17,11 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from ._cached import cached_property
 
 USER_FUNCTION = "user's function "  # begins the spec of one
 Formula: TypeAlias = types.FunctionType | Any  # a scalar function

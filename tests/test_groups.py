@@ -140,6 +140,20 @@ def test_a_group_of_skipped_rows_alone_is_there():
 
 
 @pytest.mark.large
+@pytest.mark.parametrize("exponent", [*range(-1074, -960), *range(990, 1024)])
+def test_sizes_at_both_ends_of_float64(exponent):
+    sizes = np.ones(3000)
+    sizes[:600:2] = math.ldexp(1.5, exponent)
+    sizes[2000:] = 5e-324 * np.arange(1000)
+    by = np.arange(3000) % 3
+    terms = GroupedAccumulator().update_losses(sizes, by=by)
+    weights = GroupedAccumulator().update_losses(np.ones(3000), sizes, by=by)
+    for key in range(3):
+        here = by == key
+        assert terms[key] == Accumulator().update_losses(sizes[here])
+        assert weights[key] == Accumulator().update_losses(np.ones(1000), sizes[here])
+
+
 def test_threads_and_large_updates_change_no_bit():
     rng = np.random.default_rng(3)
     labels, predictions, weights = rng.random((3, 400_000), np.float32)
