@@ -89,13 +89,13 @@ def score(
     reduction: str | None,
     **options: Any,
 ) -> None:
-    r"""Score columns of tables (files, folders, globs or URLs), or array files.
+    """Score columns of tables (files, folders, globs or URLs), or array files.
 
     \b
     streamloss score flights.parquet --labels arr_delay --predictions dep_delay
     streamloss score 'part-*.csv.gz' --labels y --predictions a --predictions b --by country
     streamloss score --labels y.npy --predictions p.npy --weights w.npy
-    """
+    """  # noqa: D301, click looks for the character itself
     shown = _checked(as_json, as_csv, reduction)
     state_path, plot_path = _checked_state(save_state), _checked_plot(plot)
     written = [path for path in (save_state, plot, options["losses_out"], options["checkpoint"]) if path is not None]

@@ -959,15 +959,79 @@ def test_a_file_without_rows_decides_no_kind(tmp_path, name, first):
         streamloss.score(tmp_path, labels="z", predictions="p")
 
 
-@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
-def test_a_file_under_two_names_is_refused(tmp_path, link):
+def test_a_file_under_two_names_is_refused(tmp_path):
     path = tmp_path / "a.parquet"
     pl.DataFrame({"y": [1.0]}).write_parquet(path)
-    getattr(tmp_path / "b.parquet", link)(path)
+    (tmp_path / "b.parquet").symlink_to(path)
     with pytest.raises(
         ValueError, match=r"b\.parquet is given twice, first as .*a\.parquet: its rows would count twice"
     ):
         open_source(tmp_path, "y", "y")
+
+
+def test_equal_files_that_a_store_has_linked_count_twice(tmp_path):
+    pl.DataFrame({"y": [1.0]}).write_parquet(tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").hardlink_to(tmp_path / "a.parquet")
+    assert streamloss.score(tmp_path, labels="y", predictions="y").count == 2
+
+
+@pytest.mark.parametrize("by", [None, "k"])
+def test_a_reader_that_stops_early_is_noticed(tmp_path, monkeypatch, by):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"y": range(5000), "k": ["a", "b"] * 2500}).write_parquet(path, row_group_size=1000)
+    whole = parquet.Parquet._through_polars
+
+    def half(self, columns, row, without=()):
+        yield next(whole(self, columns, row, without)).head(3000)
+
+    monkeypatch.setattr(parquet.Parquet, "_through_polars", half)
+    with pytest.raises(ValueError, match=r"t\.parquet cannot be read: its reader stopped after 3000 of 5000 rows"):
+        streamloss.score(path, labels="y", predictions="y", by=by)
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("encoding", ["DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY", "PLAIN"])
+def test_keys_of_text_in_every_encoding(tmp_path, monkeypatch, encoding, large):
+    monkeypatch.setattr(parquet, "LARGE", 0 if large else parquet.LARGE)
+    table = pa.table({"y": np.arange(6.0), "k": ["one", "two", None, "one", "", "one"]})
+    pq.write_table(table, tmp_path / "t.parquet", use_dictionary=False, column_encoding={"k": encoding, "y": "PLAIN"})
+    found = streamloss.score(tmp_path / "t.parquet", labels="y", predictions="0 * y", by="k")
+    assert {key: group.loss_sum for key, group in found.items()} == {"one": 34.0, "two": 1.0, None: 4.0, "": 16.0}
+
+
+def test_a_key_with_a_dot_beside_a_struct(tmp_path):
+    struct = pa.array([{"b": "x"}, {"b": "y"}])
+    pq.write_table(pa.table({"y": [1.0, 2.0], "a.b": ["k", "l"], "a": struct}), tmp_path / "t.parquet")
+    assert streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="a.b").keys() == ["k", "l"]
+
+
+def test_keys_that_are_no_text(tmp_path):
+    bad = pa.array([b"ok", b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"y": [1.0, 2.0], "k": bad}), tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"t\.parquet cannot be read: .*UTF-?8"):
+        streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="k")
+
+
+def test_decimals_of_several_kinds_are_refused(tmp_path):
+    for name, keys in {"a": pa.array([1], pa.decimal128(10, 2)), "b": pa.array([1], pa.decimal128(10, 1))}.items():
+        pq.write_table(pa.table({"y": [1.0], "k": keys}), tmp_path / f"{name}.parquet")
+    with pytest.raises(TypeError, match=r"'k' for by is Decimal.* in .*a\.parquet but Decimal.* in .*b\.parquet"):
+        streamloss.score(tmp_path, labels="y", predictions="y", by="k")
+
+
+def test_a_column_that_polars_cannot_hold_is_in_nobodys_way(tmp_path):
+    wide = pa.array([1], pa.decimal256(50, 2))
+    pq.write_table(pa.table({"y": [1.0], "wide": wide, "j": pa.array(["{}"], pa.json_())}), tmp_path / "t.parquet")
+    assert streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y").count == 1
+    with pytest.raises(TypeError, match=r"column 'j' of .*t\.parquet must hold plain values for by"):
+        streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="j")
+
+
+def test_an_expression_that_categories_do_not_have(tmp_path):
+    frame = pl.DataFrame({"y": [1.0, 2.0], "k": pl.Series(["a", "b"], dtype=pl.Categorical)})
+    frame.write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"'upper\(k\)' for by cannot be computed from .*t\.parquet"):
+        streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="upper(k)")
 
 
 def test_numbers_in_the_path_beside_keys_in_the_file(tmp_path):

@@ -11,6 +11,7 @@ import polars.selectors as cs
 from .names import near
 from .source import Columns
 
+KEYS = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time)  # beside numbers and bools
 # A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
 NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
 
@@ -34,6 +35,8 @@ class Column(NamedTuple):
             return "null"
         if self.dtype == pl.Boolean and self.role == "by":
             return "bool"
+        if self.dtype.is_decimal() and self.role == "by":
+            return f"text of {self.dtype.scale} decimals"
         return "number" if self.dtype.is_numeric() or self.dtype == pl.Boolean else "text"
 
 
@@ -56,14 +59,13 @@ def find(columns: Columns, schema: pl.Schema, name: str, repeated: Collection[st
 def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
     expression, roots = (named(text), (text,)) if text in schema else _parsed(role, text, schema, name)
     try:
-        dtype = pl.LazyFrame(schema=schema).select(expression.alias("x")).collect_schema()["x"]
-    except pl.exceptions.PolarsError as error:
+        empty = pl.DataFrame(schema={root: schema[root] for root in roots})
+        dtype = empty.select(expression.alias("x")).schema["x"]
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}") from error
-    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration):
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype in KEYS)):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
-    if role != "by" and not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null)):
-        raise TypeError(f"column {text!r} of {name} must hold numbers for {role}, got {dtype}")
     return Column(role, text, expression, roots, dtype)
 
 

@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -130,9 +131,10 @@ class NpyWriter:
 
 
 class ParquetWriter:
-    """A column for each key and each prediction; parts of a million rows, streamed into one file at the end.
+    """A column for each key and each prediction; parts of about a million rows, streamed into one file at the end.
 
-    A Parquet file cannot be cut and continued. Files of their own can: what a checkpoint counts are whole parts.
+    A Parquet file cannot be cut and continued. Files of their own can: what a checkpoint counts are whole parts. The
+    file at the end has row groups of ROWS, whatever the parts are: the same bytes with and without a restart.
     """
 
     ROWS = 1 << 20  # of a part
@@ -194,12 +196,18 @@ class ParquetWriter:
     def finish(self) -> None:
         """Stream the parts into one file and put it in place."""
         import polars as pl
+        from pyarrow import parquet as pq
 
         self._flush()
         whole = self.folder / "whole"
         parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
         with _polars_writes(self.path):  # files may hold a key as integers of different widths
-            pl.concat(parts, how="vertical_relaxed").sink_parquet(whole, engine="streaming")
+            rows = pl.concat(parts, how="vertical_relaxed").collect_batches(chunk_size=self.ROWS, engine="streaming")
+            tables = (frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in rows)
+            table = next(tables)
+            with pq.ParquetWriter(whole, table.schema, compression="zstd") as file:
+                for each in chain([table], tables):
+                    file.write_table(each, self.ROWS)
         durable.place(whole, self.path)
 
     def discard(self) -> None:

@@ -37,6 +37,7 @@ from .part import ERRORS, ROWS, Piece, local_identity, readable
 
 LARGE = 1 << 25  # bytes of the columns of a row group that is not read at once: several groups would be
 CHUNK = 1 << 16  # rows of a chunk, on average, that is handed on by itself
+NO_DICTIONARY = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 BUFFER = 1 << 20  # bytes of a column of a large row group that are read from the file at once
 
 
@@ -60,7 +61,7 @@ class Parquet:
         self.rows: int | None = metadata.num_rows
         self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._starts = [0, *accumulate(group.num_rows for group in self._groups)]
-        self._names = [metadata.schema.column(i).name for i in range(metadata.num_columns)]
+        self._paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The rows from a row on."""
@@ -75,12 +76,13 @@ class Parquet:
             for piece in pieces:
                 row += piece.frame.height
                 yield piece._replace(bytes=self.size * row // max(1, self.rows or 0))
-        except (*ERRORS, OSError) as error:
+        except (*ERRORS, OSError, UnicodeDecodeError) as error:
             raise readable(self.name, error) from error
 
     def _sizes(self, columns: list[str]) -> list[int]:
         """The bytes of each row group: by what its encodings say, or 8 bytes a number, for they may repeat numbers."""
-        places = [i for i, name in enumerate(self._names) if name in columns]
+        roots = [path if path in self.schema else path.partition(".")[0] for path in self._paths]
+        places = [i for i, root in enumerate(roots) if root in columns]
         return [
             max(8 * len(places) * group.num_rows, sum(group.column(i).total_uncompressed_size for i in places))
             for group in self._groups
@@ -112,11 +114,16 @@ class Parquet:
     def _texts(self, columns: Selection, groups: list[int], skip: int) -> Texts:
         with self._open(columns) as file:
             table = file.read_row_groups(groups, columns.text_keys, use_threads=False)
-        return {name: _coded(table.column(name).slice(skip)) for name in columns.text_keys}
+        return {name: _by_dictionary(table.column(name).slice(skip)) for name in columns.text_keys}
 
     def _open(self, columns: Selection, buffer_size: int = 0) -> Any:
-        keys = columns.text_keys
+        keys = [key for key in columns.text_keys if self._has_dictionary(key)]
         return pq.ParquetFile(self._path, metadata=self._metadata, read_dictionary=keys, buffer_size=buffer_size)
+
+    def _has_dictionary(self, key: str) -> bool:
+        """Whether Arrow can read a column of text as codes: in some encodings it cannot."""
+        place = self._paths.index(key)
+        return not any(NO_DICTIONARY & set(group.column(place).encodings) for group in self._groups)
 
     def _find(self, row: int) -> tuple[int, int]:
         """The row group that a row lies in, and how many of its rows come before."""
@@ -158,7 +165,9 @@ def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[
         done = 0
         while done < frame.height:
             while first == rows:
-                keys, first = next(texts), 0
+                keys, first = next(texts, {}), 0
+                if not keys:
+                    return  # and who counts the rows will notice
                 rows = min(len(column.codes) for column in keys.values())
             size = min(frame.height - done, rows - first)
             here = {name: Coded(codes[first : first + size], values) for name, (codes, values) in keys.items()}
@@ -167,14 +176,17 @@ def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[
 
 
 def _piece(table: pa.Table, columns: Selection) -> Piece:
-    texts = {name: _coded(table.column(name)) for name in columns.text_keys}
+    texts = {name: _by_dictionary(table.column(name)) for name in columns.text_keys}
     frame = columns.of(pl.DataFrame(table.drop_columns([*texts])), without=texts)
     return Piece(frame, 0, texts=texts)
 
 
-def _coded(texts: pa.ChunkedArray) -> Coded:
-    """Keys of text with the dictionaries that they are stored with, which become one."""
+def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
+    """Keys of text with the dictionaries that they are stored with, which become one; or with one that is made."""
+    if not pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_encode()
     keys = texts.combine_chunks()
+    keys.validate(full=True)
     values = [timestamp(text) for text in keys.dictionary.to_pylist()]
     codes = keys.indices.fill_null(-1) if keys.null_count else keys.indices  # which would copy them for nothing
     return Coded(codes.to_numpy(), values)

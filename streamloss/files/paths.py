@@ -28,7 +28,7 @@ def find(names: Iterable[str | os.PathLike[str]]) -> list[File]:
     A file that is named twice is refused: its rows would count twice.
     """
     files = [file for name in names for file in _expand(os.fspath(name))]
-    seen: dict[object, str] = {}
+    seen: dict[str, str] = {}
     for i, file in enumerate(files):
         if ending(urlsplit(file.path).path if is_url(file.path) else file.path) is None:
             raise unknown(file.path, TABLES)
@@ -51,15 +51,9 @@ def is_url(path: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
 
 
-def _itself(path: str) -> object:
-    """What is the same for all names of a file, hard links among them."""
-    if is_url(path):
-        return path
-    try:
-        status = os.stat(path)
-    except OSError:  # which is reported where the file is opened
-        return path
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+def _itself(path: str) -> str:
+    """What is the same for all names of a file; not hard links, by which stores keep equal files that count twice."""
+    return path if is_url(path) else os.path.realpath(path)
 
 
 def _expand(name: str) -> Iterator[File]:

@@ -62,6 +62,8 @@ class Table:
                 row, rows = row + piece.frame.height, rows + piece.frame.height
                 end = Position(i, row, rows, before + piece.bytes, piece.offset)
                 held = self._batch(piece, coders, end, place, part.name)
+            if part.rows is not None and row != part.rows:  # a reader that panics may end as if all had been read
+                raise ValueError(f"{part.name} cannot be read: its reader stopped after {row} of {part.rows} rows")
             before, row, offset = before + part.size, 0, 0
             if held is not None:
                 yield held._replace(end=Position(i + 1, 0, rows, before))
@@ -72,7 +74,9 @@ class Table:
         predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
         weights = None if self.columns.weights is None else next(series).to_numpy()
         by = zip(coders, self.columns.by, strict=True)
-        keys = tuple(piece.texts.get(text) or _coded(coder, next(series), text, name) for coder, text in by)
+        keys = tuple(
+            piece.texts[text] if text in piece.texts else _coded(coder, next(series), text, name) for coder, text in by
+        )
         return Batch(labels, predictions, weights, keys, end, place)
 
 
