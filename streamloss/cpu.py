@@ -15,7 +15,7 @@ from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare
 from .chunks import Chunk, Direct, Operands, Whole
 from .entries import WORDS, Entry, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
-from .formulas import compiled_form
+from .formulas import form_of
 from .losses import PRECOMPUTED, Loss
 from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
@@ -169,11 +169,14 @@ def of_losses(omit: bool) -> Adder:
 
 
 def check_formula(loss: Loss) -> None:
-    """Compile a user's function by itself; TypeError, with Numba's reason, if that fails."""
+    """Compile a user's function by itself; TypeError, with Numba's reason, if that fails.
+
+    What kernels compile later is the function as it is now.
+    """
     if loss.fingerprint in _checked:
         return
     try:
-        _jit.check(compiled_form(loss.formula), len(loss.values))
+        _jit.check(form_of(loss), len(loss.values))
         _checked.add(loss.fingerprint)
     except Exception as error:  # Numba's own errors, and whatever else its compiler stumbles over
         raise TypeError(f"loss {loss.name} cannot be compiled by Numba: {error}") from None

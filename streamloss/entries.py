@@ -10,7 +10,7 @@ from numba.core import types
 
 from . import _jit
 from .chunks import Operands
-from .formulas import compiled_form
+from .formulas import form_of
 from .losses import Loss
 
 Entry: TypeAlias = Callable[..., None]
@@ -67,7 +67,7 @@ def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Lo
 
 def recipe_of(loss: Loss, omit: bool) -> Any:
     """The Numba type of what kernels are told of a loss."""
-    formula = _jit.Formula.of(compiled_form(loss.formula), loss.fingerprint)
+    formula = _jit.Formula.of(form_of(loss), loss.fingerprint)
     parameters = types.UniTuple(types.float64, len(loss.values))
     return types.Tuple((formula, parameters, types.boolean if omit else types.none))
 

@@ -19,10 +19,11 @@ from numba.core import types
 from numba.core.dispatcher import Dispatcher
 
 from . import _jit
-from .losses import names_in
+from .losses import Loss, names_in
 
 NAMES = ("log", "log1p", "exp", "expm1")
 OURS = {getattr(library, name): name for library in (math, np) for name in NAMES}  # what elementary.py has, too
+_forms: dict[str, Callable[..., Any]] = {}  # by the fingerprints of losses
 
 
 @cache
@@ -46,10 +47,17 @@ def _instead(function: Any) -> Any:
     return instead
 
 
+def form_of(loss: Loss) -> Callable[..., Any]:
+    """The function to compile for a loss: its formula as it was when this was asked first, as its fingerprint says."""
+    form = _forms.get(loss.fingerprint)
+    return _forms.setdefault(loss.fingerprint, compiled_form(loss.formula)) if form is None else form
+
+
 def compiled_form(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """The function to compile for a formula: the formula itself, if it uses no function of ours and no helper."""
+    """The function to compile for a formula: a copy, with the values that its variables have now."""
     copy = _empty_copy(formula)
-    return copy if _fill(copy, formula, {}) else formula
+    _fill(copy, formula, {})
+    return copy
 
 
 def _empty_copy(function: Any) -> FunctionType:
@@ -61,18 +69,13 @@ def _empty_copy(function: Any) -> FunctionType:
     return copy
 
 
-def _fill(copy: FunctionType, function: Any, helpers: dict[int, Any]) -> bool:
-    """Give a copy its variables; whether any differs from the original's."""
+def _fill(copy: FunctionType, function: Any, helpers: dict[int, Any]) -> None:
+    """Give a copy its variables."""
     names = set(names_in(function.__code__))
-    replaced = False
     for name in names & function.__globals__.keys():
-        value = function.__globals__[name]
-        copy.__globals__[name] = _instead_of(value, names, helpers)
-        replaced |= copy.__globals__[name] is not value
+        copy.__globals__[name] = _instead_of(function.__globals__[name], names, helpers)
     for cell, original in zip(copy.__closure__ or (), function.__closure__ or (), strict=True):
         cell.cell_contents = _instead_of(original.cell_contents, names, helpers)
-        replaced |= cell.cell_contents is not original.cell_contents
-    return replaced
 
 
 def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:

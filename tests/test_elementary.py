@@ -262,7 +262,13 @@ def test_a_formula_runs_in_python_as_ever():
 
 def test_a_formula_without_such_functions_is_compiled_as_it_is():
     for formula in (LOSSES["huber"].formula, lambda label, prediction: math.sqrt(label) + np.sin(prediction)):
-        assert formulas.compiled_form(formula) is formula
+        form = formulas.compiled_form(formula)
+        assert form.__code__ is formula.__code__
+        assert all(
+            form.__globals__[name] is formula.__globals__[name]
+            for name in form.__code__.co_names
+            if name in form.__globals__
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_parts", "_threads", "durable", "html"},
+    {"_cached", "_parts", "_threads", "durable", "html"},
     {"_jit"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},

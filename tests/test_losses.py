@@ -213,6 +213,26 @@ def test_a_function_is_told_apart_by_the_values_that_it_takes_from_its_module_an
     assert [one(helped(helper), 1.0, 0.0) for helper in (same, tenfold)] == [1.0, 10.0]
 
 
+def test_a_function_is_what_it_was_when_its_accumulator_was_made():
+    def made():
+        factor = 2.5
+
+        def scaled(label, prediction):
+            return factor * (label - prediction)
+
+        def change(value):
+            nonlocal factor
+            factor = value
+
+        return scaled, change
+
+    scaled, change = made()
+    accumulator = Accumulator(scaled)
+    change(3.0)
+    assert accumulator.update(1, 0).result() == 2.5
+    assert one(made()[0], 1.0, 0.0) == 2.5
+
+
 def cubed(label, prediction, factor):
     return factor * abs(prediction - label) ** 3
 

@@ -57,7 +57,7 @@ def device():
 def library_of(loss, form):
     """The kernel of a loss in Numba's hands, before NVVM compiles it for a capability."""
     loss = LOSSES[loss]
-    source = (kernels.grouped if form.grouped else kernels.kernel)(form, elements.compiled(loss.formula))
+    source = (kernels.grouped if form.grouped else kernels.kernel)(form, elements.compiled(loss))
     return compiling.library(source, compiling.signature(form, len(loss.values)), CAPABILITIES[0], form.threads)
 
 

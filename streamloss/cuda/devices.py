@@ -56,7 +56,7 @@ class Device:
                     source = kernels.grouped if form.grouped else kernels.kernel
                     signature = compiling.signature(form, len(loss.values))
                     function = driver.Function(
-                        self.context, source(form, elements.compiled(loss.formula)), signature, form.threads
+                        self.context, source(form, elements.compiled(loss)), signature, form.threads
                     )
                 except RuntimeError:
                     raise

@@ -12,7 +12,8 @@ from numba.core import config
 
 from .._jit import FLAGS
 from ..exact import STATE_WORDS, TERM_SQUARES, TERMS
-from ..formulas import compiled_form
+from ..formulas import form_of
+from ..losses import Loss
 from .numerics import from_bfloat16, from_float16, place, product
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
@@ -31,9 +32,9 @@ number: Any = float if SIMULATED else float64
 unsigned: Any = int if SIMULATED else uint64
 
 
-def compiled(formula: Callable[..., Any]) -> Any:
+def compiled(loss: Loss) -> Any:
     """A loss's formula, for kernels to call, with logarithms and exponentials of our own."""
-    formula = compiled_form(formula)
+    formula = form_of(loss)
     return numba.njit(**FLAGS)(formula) if SIMULATED else cuda.jit(device=True, forceinline=True)(formula)
 
 
