@@ -20,7 +20,7 @@ BLOCK = 96 if SIMULATED else operands.BLOCK  # 96 elements: all blocks of a simu
 
 def examples(count):
     """Settings for that many examples, or the few that the simulator has time for."""
-    return settings(max_examples=max(4, count // 4) if SIMULATED else count, deadline=None)
+    return settings(max_examples=max(4, count // 4) if SIMULATED else count)
 
 
 class DeviceArray:

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from streamloss.losses import LOSSES
 from tests.backend import SIMULATED, adding_on
+
+settings.register_profile("no clock", deadline=None)  # a busy machine is no fault
+settings.load_profile("no clock")
 
 DATA = Path(__file__).parent / "data"
 

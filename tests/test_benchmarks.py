@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import __main__ as command
@@ -26,7 +26,6 @@ AT_ONCE = [rival for rival in RIVALS if not rival.starts_slowly]
 WITHOUT_WEIGHTS = {"xsum superaccumulator", "math.fsum"}
 
 
-@settings(deadline=None)  # the first example compiles
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False)))
 def test_the_exact_sum_is_that_of_fractions(terms):
     assert Fraction(exactly.total(np.array(terms, np.float64)), 1 << 1074) == sum(map(Fraction, terms))

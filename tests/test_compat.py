@@ -349,7 +349,7 @@ def arguments(stream, labels, predictions, weights, part=slice(None)):
 
 
 @pytest.mark.parametrize(("stream", "call"), STREAMS)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(data=arrays())
 def test_any_chunking_is_one_shot_to_the_bit(stream, call, data):
     labels, predictions, weights, parts = data

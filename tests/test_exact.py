@@ -30,7 +30,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 INT64 = st.integers(-(2**63), 2**63 - 1)
 HIGHEST_EXPONENT = 1023
 SMALLEST, LARGEST = 5e-324, 1.7976931348623157e308
-SETTINGS = settings(max_examples=200, deadline=None)
+SETTINGS = settings(max_examples=200)
 
 
 @numba.njit
