@@ -419,7 +419,11 @@ def small_disk(tmp_path):
             ["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", folder], capture_output=True, check=False
         ).returncode
     )
-    limit = lambda: None if mounted else resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))  # noqa: E731
+
+    def limit():
+        if not mounted:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 15, 1 << 15))
+
     yield folder, limit
     if mounted:
         subprocess.run(["umount", folder], check=True)

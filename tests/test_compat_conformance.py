@@ -19,9 +19,9 @@ tf_keras = pytest.importorskip("tf_keras")
 keras3 = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
 
-from streamloss.compat import keras, tensorflow_v1  # noqa: E402
-from streamloss.compat import torch as compat_torch  # noqa: E402
-from tests.differences import DIFFERENCES  # noqa: E402
+from streamloss.compat import keras, tensorflow_v1  # noqa: E402  # the environment comes first
+from streamloss.compat import torch as compat_torch  # noqa: E402  # likewise
+from tests.differences import DIFFERENCES  # noqa: E402  # likewise
 
 V1 = tf.compat.v1.losses
 SHAPES = [
