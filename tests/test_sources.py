@@ -1012,6 +1012,18 @@ def test_keys_that_are_no_text(tmp_path):
         streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="k")
 
 
+@pytest.mark.parametrize("null", [False, True])
+def test_codes_of_text_beyond_its_dictionary(tmp_path, null):
+    path = tmp_path / "t.parquet"
+    keys = [f"{i % 20}" for i in range(24)] + ["5"] * 64 + [None] * null
+    pq.write_table(pa.table({"y": np.ones(len(keys)), "k": keys}), path, compression="none", write_statistics=False)
+    data, run = path.read_bytes(), b"\x80\x01"  # of 64 times
+    assert data.count(run + b"\x05") == 1
+    path.write_bytes(data.replace(run + b"\x05", run + b"\x1f"))
+    with pytest.raises(ValueError, match=r"t\.parquet cannot be read: "):
+        streamloss.score(path, labels="y", predictions="y", by="k")
+
+
 def test_decimals_of_several_kinds_are_refused(tmp_path):
     for name, keys in {"a": pa.array([1], pa.decimal128(10, 2)), "b": pa.array([1], pa.decimal128(10, 1))}.items():
         pq.write_table(pa.table({"y": [1.0], "k": keys}), tmp_path / f"{name}.parquet")

@@ -186,10 +186,16 @@ def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
     keys = texts.combine_chunks()
-    keys.validate(full=True)
-    values = [timestamp(text) for text in keys.dictionary.to_pylist()]
-    codes = keys.indices.fill_null(-1) if keys.null_count else keys.indices  # which would copy them for nothing
-    return Coded(codes.to_numpy(), values)
+    values = keys.dictionary
+    if keys.null_count:
+        keys.validate(full=True)
+        codes = keys.indices.fill_null(-1).to_numpy()
+    else:  # the same check in a fifth of the time
+        values.validate(full=True)
+        codes = keys.indices.to_numpy()
+        if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(values):
+            raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(values)} values")
+    return Coded(codes, [timestamp(text) for text in values.to_pylist()])
 
 
 open_part = Parquet
