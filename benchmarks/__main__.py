@@ -11,6 +11,7 @@ import datetime
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,7 @@ def run(wanted: list[str], plan: Plan, readme: bool) -> int:
 
 def run_section(name: str, plan: Plan) -> dict[str, Any]:
     """What a section finds in a process of its own; what ends that process early is part of it."""
-    begin = time.monotonic()
+    begin, before = time.monotonic(), machine.taken()
     failure = ""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows"
@@ -95,6 +96,7 @@ def run_section(name: str, plan: Plan) -> dict[str, Any]:
         "machine": machine.processor(),
         "versions": machine.versions(),
         "seconds": seconds,
+        "taken by other machines": (machine.taken() - before) / seconds / (os.cpu_count() or 1),
         "failure": failure,
         "rows": found,
     }
@@ -111,6 +113,8 @@ def markdown(sections: dict[str, Any]) -> str:
     parts = [f"# {header(sections)}"]
     for name, section in sections.items():
         parts += [f"## {module(name).TITLE}", *body(name, section)]
+        share = section.get("taken by other machines")  # results of before do not say
+        parts += [] if share is None else [f"Other machines took {share:.1%} of the processors' time meanwhile."]
     return "\n\n".join(parts)
 
 

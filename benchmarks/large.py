@@ -44,7 +44,7 @@ def measure(workload: Workload, megabytes: float, rivals: list[Rival], plan: Pla
             yield begun | {"failure": failure}
         else:
             calls[rival.name] = call
-    timed = time_in_turns(calls, plan.pick(1, 15))
+    timed = time_in_turns(calls, plan.pick(1, 25))
     for name in list(calls)[1:]:
         seconds, result = timed[name]
         yield {

@@ -26,6 +26,8 @@ LIBRARIES = (
 PIECE = 1 << 21  # bytes that a thread reads before it draws again
 PATIENCE = 2.0  # seconds of turns after which a call has had enough of them
 LEAST = 3  # turns that every call gets
+TAKEN = 0.02  # of the processors' time, from which on a turn does not count
+LONGEST = 4  # times as much patience, and as many turns, before turns that do not count are enough
 
 _pool = ThreadPoolExecutor(streamloss.get_num_threads())
 
@@ -100,21 +102,32 @@ class Timed(NamedTuple):
     result: Any
 
 
+def taken() -> float:
+    """Seconds of all processors' time, since the start, that a hypervisor gave to other machines; Linux."""
+    if not os.path.exists("/proc/stat"):
+        return 0.0
+    with open("/proc/stat") as stat:
+        return int(stat.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
+
+
 def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, Timed]:
     """Time calls against each other; they take turns, so that a slow moment of the machine hits all of them.
 
-    Slow calls get fewer turns. Every call should have been made once, to warm caches and compilers.
+    Slow calls get fewer turns, and disturbed ones more: a turn during which others had the processors does not count.
+    Every call should have been made once, to warm caches and compilers.
     """
     best = {name: Timed(float("inf"), None) for name in calls}
-    spent = dict.fromkeys(calls, 0.0)
-    for turn in range(turns):
+    counted, spent = dict.fromkeys(calls, 0), dict.fromkeys(calls, 0.0)
+    for turn in range(LONGEST * turns if turns > 1 else 1):
         for name, call in calls.items():
-            if turn >= LEAST and spent[name] > PATIENCE:
+            enough = turns if spent[name] <= PATIENCE else min(turns, LEAST)
+            if counted[name] >= enough or (turn >= enough and spent[name] > LONGEST * PATIENCE):
                 continue
-            begin = time.perf_counter()
+            before, begin = taken(), time.perf_counter()
             result = call()
             seconds = time.perf_counter() - begin
             spent[name] += seconds
+            counted[name] += taken() - before <= TAKEN * seconds * (os.cpu_count() or 1)
             best[name] = min(best[name], Timed(seconds, result), key=lambda timed: timed.seconds)
     return best
 

@@ -40,11 +40,12 @@ from .exact import (
     deposit,
     deposit_float,
 )
-from .operands import TILE, block, is_shared, item, part, read_ahead, room, weigh
+from .operands import block, is_shared, item, part, read_ahead, room, tile_size, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
 FARTHEST = 10 * CUT  # bits between terms that are still cut; adding them one by one takes as long as ten cuts
+STEP = 256  # numbers that are split before they are added one by one
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 HIGHEST_WINDOW = 1020  # above it the constant M overflows
@@ -151,11 +152,12 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
     )
     n = labels.size
     high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
-    for start in range(0, n, TILE):
-        stop = smaller(start + TILE, n)
-        read_ahead(labels, start)
-        read_ahead(predictions, start)
-        read_ahead(summed, start)
+    size = tile_size(labels)
+    for start in range(0, n, size):
+        stop = smaller(start + size, n)
+        read_ahead(labels, labels, start)
+        read_ahead(labels, predictions, start)
+        read_ahead(labels, summed, start)
         w, k, s = block(weights, start, stop, None), block(mask, start, stop, None), block(summed, start, stop, None)
         pieces = part(labels, start, stop), part(predictions, start, stop), w, k, s
         tile = cut_tile(loss, pieces, constants, twice)
@@ -249,9 +251,9 @@ def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
 def add_one_by_one(values: Any, total: Any) -> None:
     """Add finite numbers to a sum, each to the two digits that its bits lie in."""
     _jit.not_inlined()
-    lower, upper, digits = room(TILE, int64), room(TILE, int64), room(TILE, int64)
-    for start in range(0, values.size, TILE):
-        stop = smaller(start + TILE, values.size)
+    lower, upper, digits = room(STEP, int64), room(STEP, int64), room(STEP, int64)
+    for start in range(0, values.size, STEP):
+        stop = smaller(start + STEP, values.size)
         split(part(values, start, stop), lower, upper, digits)
         for i in range(stop - start):
             digit = digits[i]
