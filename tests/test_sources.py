@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -1270,6 +1271,25 @@ def test_reading_ahead_is_bounded_and_ends_with_its_reader():
     assert threading.active_count() == before
     assert closed == ["streamloss-ahead"]
     assert len(fetched) <= 5
+
+
+def test_of_small_items_more_are_read_ahead():
+    fetched = []
+
+    def items():
+        for i in range(100):
+            fetched.append(i)
+            yield [i] * 10
+
+    with closing(ahead(items(), depth=2, size=len, enough=50)) as reader:
+        assert next(reader) == [0] * 10
+        deadline = time.monotonic() + 60
+        while len(fetched) < 5 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert len(fetched) == 5
+        assert next(reader) == [1] * 10
+    assert len(fetched) <= 6
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

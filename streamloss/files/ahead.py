@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -11,20 +12,36 @@ T = TypeVar("T")
 END = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
+def ahead(
+    items: Iterator[T], depth: int = 2, size: Callable[[Any], int] = lambda item: 1, enough: int = 0
+) -> Generator[T, None, None]:
     """The items, fetched by another thread, at most `depth` of them before they are asked for.
 
-    An exception comes where the item would have come. When this generator is closed, by an exception in the caller
-    too, the thread ends after the item that it is fetching, and closes what it fetches from.
+    Of small items there may be more, as long as they are not `enough` together. An exception comes where the item would
+    have come. When this generator is closed, by an exception in the caller too, the thread ends after the item that it
+    is fetching, and closes what it fetches from.
     """
     ready: SimpleQueue[Any] = SimpleQueue()
-    slots = threading.Semaphore(depth)
+    room = threading.Condition()
+    sizes: deque[int] = deque()  # of the items that the caller has not done with
     stopped = threading.Event()
+
+    def has_room() -> bool:
+        return stopped.is_set() or len(sizes) < depth or sum(sizes) < enough
 
     def fetch() -> None:
         try:
-            while slots.acquire() and not stopped.is_set():
-                ready.put((next(items, END), None))
+            while True:
+                with room:
+                    room.wait_for(has_room)
+                if stopped.is_set():
+                    return
+                item: Any = next(items, END)
+                if item is not END:
+                    sizes.append(size(item))
+                ready.put((item, None))
+                if item is END:
+                    return
         except BaseException as error:  # a panic in a reader is no Exception
             ready.put((END, error))
         finally:
@@ -41,10 +58,13 @@ def ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
             if item is END:
                 return
             yield item
-            slots.release()
+            with room:
+                sizes.popleft()
+                room.notify()
     finally:
         stopped.set()
-        slots.release()
+        with room:
+            room.notify()
         thread.join()
 
 

@@ -17,7 +17,7 @@ from .ahead import ahead
 from .coding import Coder
 from .columns import Selection
 from .formats import TABLES, ending, opener
-from .part import Part, Piece
+from .part import ROWS, Part, Piece
 from .paths import File, find, is_url
 from .remote import Remote
 from .source import Batch, Columns, Position
@@ -46,7 +46,9 @@ class Table:
     def batches(self, start: Position) -> Iterator[Batch]:
         """The rows as float32 or float64, null as NaN, read ahead where they come from files."""
         batches = self._batches(start)
-        return batches if any(isinstance(part, frames.Frames) for part, _ in self._files) else ahead(batches)
+        if any(isinstance(part, frames.Frames) for part, _ in self._files):
+            return batches
+        return ahead(batches, size=lambda batch: len(batch.labels), enough=ROWS)
 
     def _batches(self, start: Position) -> Iterator[Batch]:
         coders = [Coder() for _ in self.columns.by]
