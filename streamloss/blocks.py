@@ -21,8 +21,8 @@ import numpy as np
 from numba import float64, int64
 from numba.core import types
 
-from . import _jit
-from ._jit import bits, evaluate, from_bits, larger, smaller
+from . import _jit, intrinsics
+from ._jit import evaluate
 from .exact import (
     COUNT,
     DIGIT_BITS,
@@ -40,6 +40,7 @@ from .exact import (
     deposit,
     deposit_float,
 )
+from .intrinsics import bits, from_bits, larger, smaller
 from .operands import block, is_shared, item, part, read_ahead, room, tile_size, weigh
 
 CUT = 51  # bits that one cut takes from a term
@@ -83,7 +84,7 @@ def stash(tally: Any, place: int, amount: int) -> None:
 @_jit.routine
 def settle(tally: Any, place: int, window: int, total: Any) -> None:
     """Move what was set aside for a window into its sum."""
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     if window == UNKNOWN:
         return
     for _ in range(2):
@@ -102,7 +103,7 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
     whether anything was outside its window, or left below the last cut (both 0 if not); and how many elements the mask
     keeps, and how many weights are not 0.
     """
-    _jit.wide_vectors()
+    intrinsics.wide_vectors()
     formula, parameters, omit = loss
     labels, predictions, weights, mask, summed = elements
     high, low, weight_high, weight_low = constants
@@ -218,8 +219,8 @@ def extremes(values: Any) -> tuple[int, int]:
 
     Both are 0 if all numbers are.
     """
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     top = 0
     beneath = WITHOUT_SIGN  # by one bit less than the smallest; one less than zero is the largest of all
     for i in range(values.size):
@@ -232,8 +233,8 @@ def extremes(values: Any) -> tuple[int, int]:
 @_jit.routine
 def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
     """For each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     for i in range(values.size):
         pattern = bits(values[i])
         exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
@@ -250,7 +251,7 @@ def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
 @_jit.routine
 def add_one_by_one(values: Any, total: Any) -> None:
     """Add finite numbers to a sum, each to the two digits that its bits lie in."""
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     lower, upper, digits = room(STEP, int64), room(STEP, int64), room(STEP, int64)
     for start in range(0, values.size, STEP):
         stop = smaller(start + STEP, values.size)
@@ -267,8 +268,8 @@ def add_one_by_one(values: Any, total: Any) -> None:
 @_jit.routine
 def take_subnormals(values: Any, total: Any) -> None:
     """Add the subnormal numbers to a sum and put zeros in their place: arithmetic with them is slow on many CPUs."""
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     lower = upper = I64(0)
     for i in range(values.size):
         pattern = bits(values[i])
@@ -288,8 +289,8 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
 
     `window` is what to return if the numbers are all zero.
     """
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     easy = True
     top, bottom = extremes(values)
     if top >= HUGE_BITS:
@@ -328,7 +329,7 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
 @_jit.scalar
 def prepare(loss: Any, elements: Any, out: Any, terms: Any, used_weights: Any, counts: Any) -> None:
     """Write out the terms and weights of a block, zero where an element is left out, and count its elements."""
-    _jit.wide_vectors()
+    intrinsics.wide_vectors()
     formula, parameters, omit = loss
     labels, predictions, weights, mask, summed = elements
     present = kept = nonzero = 0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._jit import SEES_VECTORS, VECTOR
+from .intrinsics import SEES_VECTORS, VECTOR
 
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = tuple[Array, int, int]

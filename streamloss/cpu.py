@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numba import float64, int64
 
-from . import _jit, _threads
-from ._jit import evaluate, smaller
+from . import _jit, _threads, intrinsics
+from ._jit import evaluate
 from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
 from .chunks import Chunk, Direct, Operands, Whole
 from .entries import WORDS, Entry, entries, scalar_entries
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
 from .formulas import form_of
+from .intrinsics import smaller
 from .losses import PRECOMPUTED, Loss
 from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
@@ -39,7 +40,7 @@ def accumulate(
 
     `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
     """
-    _jit.wide_vectors()
+    intrinsics.wide_vectors()
     terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
     tally = room(TALLY_WORDS, int64)
     tally[:] = 0

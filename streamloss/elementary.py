@@ -22,7 +22,7 @@ import math
 import numpy as np
 
 from . import _jit
-from ._jit import bits, from_bits
+from .intrinsics import bits, from_bits
 
 
 def _pattern(value: float) -> int:

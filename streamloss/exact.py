@@ -26,7 +26,8 @@ import numpy as np
 import numpy.typing as npt
 from numba.core import types as numba_types
 
-from ._jit import Kernel, bits, not_inlined, routine
+from ._jit import Kernel, routine
+from .intrinsics import bits, not_inlined
 
 Words: TypeAlias = npt.NDArray[np.int64]
 

@@ -231,15 +231,22 @@ class GroupedAccumulator(Mergeable):
             return int(_present(self._states).sum())
 
     def __contains__(self, key: object) -> bool:
-        row = self._rows.get(cast(Key, key))
-        return row is not None and bool(_present(self._states)[row])
+        with self._lock:
+            return self._row_of(cast(Key, key)) is not None
 
     def __getitem__(self, key: Key) -> Accumulator:
         """The group of that key, a copy; KeyError if there is none."""
-        if key not in self:
-            raise KeyError(f"no group {key!r} among {len(self)}")
         with self._lock:
-            return self._alone(self._states[self._rows[key]].copy())
+            row = self._row_of(key)
+            state = None if row is None else self._states[row].copy()
+        if state is None:
+            raise KeyError(f"no group {key!r} among {len(self)}")
+        return self._alone(state)
+
+    def _row_of(self, key: Key) -> int | None:
+        """The row of a key's state, if it has elements."""
+        row = self._rows.get(key)
+        return row if row is not None and _present(self._states[row : row + 1]).all() else None
 
     @property
     def count(self) -> int:

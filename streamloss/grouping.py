@@ -17,8 +17,8 @@ import numpy as np
 from numba import float64, int64
 from numba.core import types
 
-from . import _jit, _threads
-from ._jit import bits, evaluate, larger, smaller
+from . import _jit, _threads, intrinsics
+from ._jit import evaluate
 from .blocks import (
     CUT,
     HIGHEST_WINDOW,
@@ -63,6 +63,7 @@ from .exact import (
     deposit,
     deposit_float,
 )
+from .intrinsics import bits, larger, smaller
 from .losses import Loss
 from .operands import block, is_shared, item, room, scratch, weigh
 from .squares import exact_product
@@ -139,8 +140,8 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
     Side by side stand the counts of an element (kept, skipped and nonzero, packed into a word), the parts of its term,
     and the upper part of its weight.
     """
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     formula, parameters, omit = loss
     labels, predictions, weights, mask = elements
     if windows[0] == UNKNOWN or (windows[1] == UNKNOWN and not is_shared(weights)):
@@ -176,7 +177,7 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
 @_jit.routine
 def window_of(values: Any) -> int:
     """A window for numbers like these; any for zeros, and none where units or constants leave the range of float64."""
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     top, _ = extremes(values)
     window = I64(0) if top == 0 else exceeding(top) + MARGIN
     return window if 2 * PART + SMALLEST_EXPONENT < window < HIGHEST else I64(UNKNOWN)
@@ -195,7 +196,7 @@ def tally_up(weights: Any, codes: Any, parts: Any, weight_lower: Any, tallies: A
     """Add the parts of each element of a tile to the tally of its group."""
     for i in range(codes.size):
         tally = U64(codes[i]) * U64(TALLY)
-        _jit.add_four(tallies, tally, parts, U64(SIDE) * U64(i))
+        intrinsics.add_four(tallies, tally, parts, U64(SIDE) * U64(i))
         if not is_shared(weights):
             tallies[tally + U64(SIDE)] += weight_lower[i]
 
@@ -203,7 +204,7 @@ def tally_up(weights: Any, codes: Any, parts: Any, weight_lower: Any, tallies: A
 @_jit.routine
 def settle_tallies(tallies: Any, windows: Any, states: Any) -> None:
     """Move what the tallies hold into the states."""
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     field = (1 << FIELD) - 1
     for group in range(len(states)):
         start = group * TALLY

@@ -216,11 +216,19 @@ def as_loss(loss: str | Loss | Formula) -> Loss:
         )
     if formula.__code__.co_flags & NOT_PLAIN:
         raise TypeError(f"loss {formula.__name__} must be a plain function, got a generator or a coroutine")
+    signature = inspect.signature(formula)
     try:
-        inspect.signature(formula).bind(0.0, 0.0)
+        signature.bind(0.0, 0.0)
+        _check_no_more(signature)
     except TypeError as error:
         raise TypeError(f"loss {formula.__name__} must take two arguments, label and prediction: {error}") from None
     return Loss(formula.__name__, formula)
+
+
+def _check_no_more(signature: inspect.Signature) -> None:
+    more = list(signature.parameters)[2:]
+    if more and signature.parameters[more[0]].default is not inspect.Parameter.empty:
+        raise TypeError(f"{more[0]!r} has a default value; let it be a variable outside of the function instead")
 
 
 def _parse(text: str) -> Loss:

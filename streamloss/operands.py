@@ -16,8 +16,8 @@ from numba import float64
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import _jit
-from ._jit import VECTOR, smaller
+from . import _jit, intrinsics
+from .intrinsics import VECTOR, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -41,7 +41,9 @@ def room(typing: Any, count: Any, dtype: Any) -> Any:
     that a kernel takes to compile.
     """
     array = types.Array(dtype.instance_type, 1, "C")
-    return array(count, dtype), lambda context, builder, *_: _jit.on_stack(context, builder, array, count.literal_value)
+    return array(count, dtype), lambda context, builder, *_: intrinsics.on_stack(
+        context, builder, array, count.literal_value
+    )
 
 
 @intrinsic
@@ -51,13 +53,13 @@ def scratch(typing: Any, operand: Any) -> Any:
     if not isinstance(run, types.BaseTuple):
         return types.none(operand), lambda context, *_: context.get_dummy_value()
     array = types.Array(run[0].dtype, 1, "C")
-    return array(operand), lambda context, builder, *_: _jit.on_stack(context, builder, array, BLOCK + VECTOR)
+    return array(operand), lambda context, builder, *_: intrinsics.on_stack(context, builder, array, BLOCK + VECTOR)
 
 
 # Whether all elements share one entry, whether there are no weights, and whether entries are for VECTOR elements each.
-is_shared = _jit.known(lambda operand: isinstance(operand, (types.Float, types.NoneType)))
-is_one = _jit.known(lambda operand: isinstance(operand, types.NoneType))
-is_in_vectors = _jit.known(_is_in_vectors)
+is_shared = intrinsics.known(lambda operand: isinstance(operand, (types.Float, types.NoneType)))
+is_one = intrinsics.known(lambda operand: isinstance(operand, types.NoneType))
+is_in_vectors = intrinsics.known(_is_in_vectors)
 
 
 def weigh(weights: Any, i: int, loss: float) -> Any:
@@ -84,7 +86,7 @@ def _view(array: Any) -> Any:
 def _part(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     """Write the code of `part`."""
     whole, start, stop = args
-    return _jit.view(context, builder, signature.args[0], whole, start, builder.sub(stop, start))
+    return intrinsics.view(context, builder, signature.args[0], whole, start, builder.sub(stop, start))
 
 
 @intrinsic
@@ -103,7 +105,7 @@ def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
     def write_out(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         run, start, stop, whole = args
         first = context.get_constant(types.int64, 0)
-        target = _jit.view(context, builder, room, whole, first, builder.sub(stop, start))
+        target = intrinsics.view(context, builder, room, whole, first, builder.sub(stop, start))
         context.get_function(function, inner)(builder, (run, start, target))
         return target
 
@@ -150,7 +152,7 @@ def past_line(values: Any, i: int, whole_vectors: bool) -> int:
 
     Blocks begin with a cache line: loads across two lines cost float32 a tenth of its speed.
     """
-    past = (_jit.address(values) // values.itemsize + i) % (CACHE_LINE // values.itemsize)
+    past = (intrinsics.address(values) // values.itemsize + i) % (CACHE_LINE // values.itemsize)
     return past // VECTOR * VECTOR if whole_vectors else past
 
 
@@ -175,7 +177,7 @@ def read_ahead(typing: Any, labels: Any, operand: Any, start: Any) -> Any:
             begin = builder.bitcast(builder.gep(data, [args[2]]), ir.IntType(8).as_pointer())
             size = _tile_size(labels) * operand.dtype.bitwidth // 8
             for offset in range(AHEAD - size, AHEAD, CACHE_LINE):
-                _jit.prefetch(builder, builder.gep(begin, [ir.IntType(64)(offset)]))
+                intrinsics.prefetch(builder, builder.gep(begin, [ir.IntType(64)(offset)]))
         return context.get_dummy_value()
 
     return types.none(labels, operand, types.int64), ask
@@ -187,12 +189,12 @@ def spread(run: Any, start: int, room: Any) -> None:
 
     Behind `room` there is space for a vector more.
     """
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     entries, repeat, period = run
     size = room.size
     entry, done = divmod(start % (repeat * period), repeat)
     for k in range(0, smaller(repeat - done, size), VECTOR):
-        _jit.store_vector(room, k, entries[entry])
+        intrinsics.store_vector(room, k, entries[entry])
     i = repeat - done
     entry += 1
     while i < size:
@@ -200,11 +202,11 @@ def spread(run: Any, start: int, room: Any) -> None:
         stop = smaller(period, entry + (size - i + repeat - 1) // repeat)
         if repeat <= VECTOR:
             for e in range(np.uint64(entry), np.uint64(stop)):  # a signed index would be looked at for its sign
-                _jit.store_vector(room, i, entries[e])
+                intrinsics.store_vector(room, i, entries[e])
                 i += repeat
         else:
             for e in range(np.uint64(entry), np.uint64(stop)):
                 for k in range(i, smaller(i + repeat, size), VECTOR):
-                    _jit.store_vector(room, k, entries[e])
+                    intrinsics.store_vector(room, k, entries[e])
                 i += repeat
         entry = stop

@@ -11,10 +11,10 @@ from typing import Any
 
 from numba import float64, int64
 
-from . import _jit
-from ._jit import smaller
+from . import _jit, intrinsics
 from .blocks import I64, UNKNOWN, add_exactly, prepare
 from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
+from .intrinsics import smaller
 from .operands import BLOCK, block, is_one, room, scratch
 
 SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose products are exact
@@ -37,8 +37,8 @@ def exact_product(a: float, b: float) -> tuple[float, float]:
 @_jit.routine
 def add_products(left: Any, right: Any, upper: Any, lower: Any, total: Any) -> None:
     """Add the products of two blocks to a sum; `upper` and `lower` are room for a block each."""
-    _jit.not_inlined()
-    _jit.wide_vectors()
+    intrinsics.not_inlined()
+    intrinsics.wide_vectors()
     for i in range(left.size):
         upper[i], lower[i] = exact_product(left[i], right[i])
     add_exactly(upper, total, I64(UNKNOWN))

@@ -12,10 +12,10 @@ from numba import float64, int64
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import _jit
-from ._jit import VECTOR, bits, smaller
+from . import _jit, intrinsics
 from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, magic
 from .exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
+from .intrinsics import VECTOR, bits, smaller
 from .operands import BLOCK, item, part, room
 
 
@@ -76,7 +76,7 @@ def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
 
     Five steps at most: the rest of an entry, of a period, whole periods, whole entries, a part of an entry.
     """
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     entries, repeat, period = run
     nonzero = 0
     while start < stop:
@@ -96,7 +96,7 @@ def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
 @_jit.scalar
 def cut_twice(values: Any, window: int, total: Any) -> bool:
     """Add the numbers of a block to a sum, if they fit a window; the quick path of blocks.py, without terms."""
-    _jit.wide_vectors()
+    intrinsics.wide_vectors()
     high, low = magic(window - CUT), magic(window - 2 * CUT)
     high_sum = low_sum = outside = left = 0
     for i in range(values.size):
@@ -127,7 +127,7 @@ def count_nonzero(values: Any) -> int:
 @_jit.routine
 def add_times(values: Any, times: int, total: Any) -> int:
     """Add the sum of numbers, times an integer below 2**31, to a sum; how many of the numbers are not 0."""
-    _jit.not_inlined()
+    intrinsics.not_inlined()
     once, block = room(SUM_WORDS, int64), room(BLOCK, float64)
     once[:] = 0
     nonzero = 0

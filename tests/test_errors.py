@@ -344,6 +344,7 @@ LOSSES = [
     ("three arguments", three_arguments, TypeError, "loss three_arguments must take two arguments.*scale"),
     ("no argument", lambda: 1.0, TypeError, "must take two arguments"),
     ("keyword-only argument", keyword_only, TypeError, "must take two arguments"),
+    ("default", lambda y, p, q=2.0: q * (y - p), TypeError, "two arguments, .*: 'q' has a default value; let it be a"),
     ("unknown name", unknown_name, TypeError, "unknown_name cannot be compiled by Numba.*there_is_no_such_thing"),
     ("not to compile", opens_a_file, TypeError, "opens_a_file cannot be compiled by Numba: .*with"),
     ("adds text", adds_text, TypeError, "cannot be compiled by Numba.*(No implementation|unicode_type)"),

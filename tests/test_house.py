@@ -14,7 +14,7 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_cached", "_parts", "_threads", "durable", "html"},
+    {"_cached", "_parts", "_threads", "durable", "html", "intrinsics"},
     {"_jit"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},

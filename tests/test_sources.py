@@ -670,7 +670,7 @@ WRONG = {
     "empty Arrow": (table("empty.arrow"), ValueError, "empty.arrow is empty"),
     "truncated Arrow": (table("cut.arrow"), ValueError, "cut.arrow cannot be read: "),
     "not Arrow": (table("not.arrow"), ValueError, "not.arrow cannot be read: "),
-    "empty CSV": (table("empty.csv"), ValueError, "empty.csv is empty"),
+    "empty CSV": (table("empty.csv"), ValueError, "empty.csv is empty, and has no header"),
     "late text in CSV": (
         table("late.csv"),
         ValueError,
@@ -1113,6 +1113,23 @@ def test_numbers_look_alike_in_the_first_records_and_later(tmp_path):
         (tmp_path / name).write_text("y,p\n" + "".join(lines))
         found = np.sort(labels(open_source(tmp_path / name, "y", "p")))
         assert np.array_equal(found, [-math.inf, *[1.0] * 20_002, 1e5, math.inf, *[math.nan] * 3], equal_nan=True)
+
+
+@pytest.mark.parametrize("packing", ["", ".gz"])
+def test_ndjson_without_lines_has_no_rows(tmp_path, packing):
+    def write(name, text):
+        (tmp_path / name).write_bytes(gzip.compress(text) if packing else text)
+
+    write(f"a.ndjson{packing}", b"")
+    with pytest.raises(ValueError, match="has no rows"):
+        streamloss.score(tmp_path, labels="y", predictions="p", by="k")
+    write(f"b.ndjson{packing}", b'{"y": 1, "p": 3, "k": "x"}\n')
+    write(f"c.ndjson{packing}", b"")
+    found = streamloss.score(tmp_path, labels="y", predictions="p", by="k", checkpoint=tmp_path / "run.ckpt")
+    assert (found.count, found["x"].result()) == (1, 4.0)
+    write(f"c.ndjson{packing}", b'{"y": 1, "p": 3, "k": "x"}\n')
+    with pytest.raises(ValueError, match=r"c\.ndjson"):
+        streamloss.score(tmp_path, labels="y", predictions="p", by="k", checkpoint=tmp_path / "run.ckpt")
 
 
 @pytest.mark.parametrize("late", [20_000, 200_000])

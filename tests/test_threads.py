@@ -21,6 +21,7 @@ from numba.core.codegen import JitEngine
 import streamloss
 from streamloss import Accumulator, _jit, _threads
 from streamloss.formulas import compiled_form
+from streamloss.intrinsics import not_inlined
 from streamloss.losses import LOSSES
 
 # Rows that single-threaded and shared updates of the parent process and of all others add up.
@@ -522,7 +523,7 @@ def inner(x):
 
 @_jit.routine
 def outer(x):
-    _jit.not_inlined()
+    not_inlined()
     return inner(x) * 2.0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numba
 
 from .. import blocks, squares
-from .._jit import FLAGS, bits, from_bits, known_to_numba
+from .._jit import FLAGS, known_to_numba
 from ..blocks import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN
 from ..exact import (
     DIGIT_BITS,
@@ -24,6 +24,7 @@ from ..exact import (
     POSITIVE_INFINITY,
     SMALLEST_EXPONENT,
 )
+from ..intrinsics import bits, from_bits
 
 INFINITY = EXPONENT_MASK << FRACTION_BITS
 MARGIN = 4  # bits of a window kept free for larger terms to come

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .._jit import VECTOR
 from ..chunks import Chunk, Direct
 from ..exact import Words
+from ..intrinsics import VECTOR
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver

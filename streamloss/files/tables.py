@@ -130,6 +130,8 @@ def _open(path: str) -> Part:
 
 def _found(columns: Columns, schema: pl.Schema, part: Part) -> list[columns_of.Column]:
     """The columns in a file; the types in one without rows mean nothing: whoever wrote it saw no values."""
+    if part.rows == 0 and not schema:  # no lines of JSON
+        return []
     repeated = getattr(part, "repeated", ())
     try:
         return columns_of.find(columns, schema, part.name, repeated)

@@ -71,8 +71,10 @@ class Text:
         kind = suffixes[-2] if self._compression else suffixes[-1]
         self._separator = SEPARATORS.get(kind[1:])
         sample = next(self._blocks(0, SAMPLE), None)
-        if sample is None:
-            raise ValueError(f"{path} is empty")
+        if sample is None and self._separator:
+            raise ValueError(f"{path} is empty, and has no header")
+        if sample is None:  # lines of JSON bring their names with them: none is no fault
+            self.rows, sample = 0, Block(b"", 0, 0)
         self._header = sample.data[: self._header_end(sample.data)]
         if self._separator and not self._header.strip():
             raise ValueError(f"{path} has no header: it begins with {len(self._header)} bytes of blank lines")
@@ -80,7 +82,7 @@ class Text:
         self.repeated = {name for name in names if names.count(name) > 1}
         self._padded: list[str] = []
         self._lacking = False  # whether something was missing in the last block that was looked at with care
-        self.schema = self._infer(sample)
+        self.schema = pl.Schema() if self.rows == 0 else self._infer(sample)
 
     def prepare(self, columns: Columns) -> None:
         """Settle what the types depend on: numbers with leading zeros are text where they are keys alone."""

@@ -1,0 +1,175 @@
+"""What Numba has no words for: instructions, attributes of functions, and views that cost nothing, for compiled code.
+
+Each is an intrinsic, which writes LLVM's representation itself, or a part of one. Kernels see functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from llvmlite import ir
+from llvmlite.binding import llvm_version_info
+from numba.core import types
+from numba.core.cgutils import alloca_once
+from numba.extending import intrinsic
+
+VECTOR = 8  # elements: a 512-bit vector of float64
+SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM finds that VECTOR elements read one entry, and reads it once
+
+
+@intrinsic
+def wide_vectors(typing: Any) -> Any:
+    """Let the loops of the function that calls this use 512-bit vectors where the CPU has them.
+
+    LLVM stops at 256 bits on many CPUs that do, which costs a third of the speed here.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # The set's own add() refuses attributes that it does not know.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def not_inlined(typing: Any) -> Any:
+    """Keep the function that calls this out of its callers: LLVM would copy it to each and optimise it again there."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def address(typing: Any, array: Any) -> Any:
+    """Where the first element of an array lies."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, ir.IntType(64))
+
+    return types.int64(array), generate
+
+
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Write code that asks for the cache line at an address; one that does not exist is no error."""
+    number = ir.IntType(32)
+    pointer = builder.bitcast(pointer, ir.IntType(8).as_pointer())
+    kinds = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kinds)
+    to_read, keep_close, data = 0, 3, 1
+    builder.call(function, [pointer, number(to_read), number(keep_close), number(data)])
+
+
+def on_stack(context: Any, builder: Any, array: Any, count: int) -> Any:
+    """Write code that makes an array of the type `array` in the frame of the function that is being compiled."""
+    pointer = alloca_once(builder, context.get_data_type(array.dtype), count)
+    return _array(context, builder, array, pointer, context.get_constant(types.intp, count))
+
+
+def view(context: Any, builder: Any, array: Any, whole: Any, start: Any, size: Any) -> Any:
+    """Write code for the `size` entries from `start` on of a contiguous array of the type `array`."""
+    pointer = builder.gep(context.make_array(array)(context, builder, whole).data, [start], inbounds=True)
+    return _array(context, builder, array, pointer, size)
+
+
+def _array(context: Any, builder: Any, array: Any, pointer: Any, size: Any) -> Any:
+    from numba.np.arrayobj import populate_array  # loads much of Numba
+
+    made = context.make_array(array)(context, builder)
+    itemsize = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(array.dtype)))
+    populate_array(made, data=pointer, shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None)
+    return made._getvalue()
+
+
+def known(question: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """A function for compiled code, of one argument, whose answer its type gives."""
+
+    @intrinsic
+    def ask(typing: Any, operand: Any) -> Any:
+        answer = question(operand)
+        return types.boolean(operand), lambda context, *_: context.get_constant(types.boolean, answer)
+
+    return cast(Callable[[Any], bool], ask)
+
+
+@intrinsic
+def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Store a value in the VECTOR elements of an array from an index on, by one instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.args[0]
+        data = context.make_array(kind)(context, builder, args[0]).data
+        single = context.data_model_manager[kind.dtype].as_data(builder, args[2])
+        vector = ir.VectorType(single.type, VECTOR)
+        filled = ir.Constant(vector, ir.Undefined)
+        for i in range(VECTOR):
+            filled = builder.insert_element(filled, single, ir.Constant(ir.IntType(32), i))
+        place = builder.bitcast(builder.gep(data, [args[1]]), vector.as_pointer())
+        builder.store(filled, place, align=context.get_abi_sizeof(single.type))
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, array.dtype), generate
+
+
+def _select(comparison: str) -> Any:
+    """Write code for the one of two integers that compares so with the other."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.icmp_signed(comparison, *args), *args)
+
+    return generate
+
+
+# Python's min and max, compiled, are three functions that are built for each kind of argument.
+@intrinsic
+def smaller(typing: Any, a: Any, b: Any) -> Any:
+    """The smaller of two int64."""
+    return types.int64(types.int64, types.int64), _select("<")
+
+
+@intrinsic
+def larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger of two int64."""
+    return types.int64(types.int64, types.int64), _select(">")
+
+
+@intrinsic
+def add_four(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
+    """Add the four elements of an array from a place on to those of another from an index on, by one vector."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector = ir.VectorType(context.get_data_type(array.dtype), 4)
+        size = context.get_abi_sizeof(vector.element)
+        pointers = []
+        for values, first in (args[:2], args[2:]):
+            data = context.make_array(array)(context, builder, values).data
+            pointers.append(builder.bitcast(builder.gep(data, [first]), vector.as_pointer()))
+        before, addend = (builder.load(pointer, align=size) for pointer in pointers)
+        builder.store(builder.add(before, addend), pointers[0], align=size)
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64, array, types.uint64), generate
+
+
+@intrinsic
+def bits(typing: Any, value: Any) -> Any:
+    """The 64 bits of a float64 as an int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(64))
+
+    return types.int64(types.float64), generate
+
+
+@intrinsic
+def from_bits(typing: Any, value: Any) -> Any:
+    """The float64 that has these 64 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.DoubleType())
+
+    return types.float64(types.int64), generate
