@@ -96,6 +96,25 @@ def settle(tally: Any, place: int, window: int, total: Any) -> None:
 
 
 @_jit.scalar
+def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
+    """Cut a number at two places: the patterns that count units, and what is left of it, but for a sign 0 if nothing.
+
+    `high` and `low` are what `magic` returns for the two units.
+    """
+    u = value + high
+    rest = value - (u - high)
+    v = rest + low
+    return bits(u), bits(v), bits(v - low) ^ bits(rest)
+
+
+@_jit.scalar
+def cut_once(value: float, high: float) -> tuple[int, int]:
+    """The same at one place."""
+    u = value + high
+    return bits(u), bits(u - high) ^ bits(value)
+
+
+@_jit.scalar
 def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
     """Cut the terms of a tile at two places and its weights at one, or two if `twice` is not None.
 
@@ -113,29 +132,25 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         keep = item(mask, i)
         term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         term = term if keep else 0.0
-        u = term + high
-        high_sum += bits(u)
-        outside |= bits(u) ^ bits(high)
-        rest = term - (u - high)
-        v = rest + low
-        low_sum += bits(v)
-        left |= bits(v - low) ^ bits(rest)
+        upper, lower, rest = cut(term, high, low)
+        high_sum += upper
+        low_sum += lower
+        outside |= upper ^ bits(high)
+        left |= rest
         if omit is not None:
             probe = (prediction - label) + float64(item(weights, i))
             left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
         kept += keep
         if not is_shared(summed):
             weight = float64(item(summed, i)) if keep else 0.0
-            u = weight + weight_high
-            weight_high_sum += bits(u)
-            outside |= bits(u) ^ bits(weight_high)
-            part, whole = u - weight_high, weight
-            if twice is not None:
-                rest = weight - part
-                v = rest + weight_low
-                weight_low_sum += bits(v)
-                part, whole = v - weight_low, rest
-            left |= bits(part) ^ bits(whole)
+            if twice is None:
+                upper, rest = cut_once(weight, weight_high)
+            else:
+                upper, lower, rest = cut(weight, weight_high, weight_low)
+                weight_low_sum += lower
+            weight_high_sum += upper
+            outside |= upper ^ bits(weight_high)
+            left |= rest
             nonzero += weight != 0.0
     # 0 and -0 are the same number.
     return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left & WITHOUT_SIGN, kept, nonzero

@@ -27,6 +27,7 @@ from .blocks import (
     U64,
     UNKNOWN,
     WITHOUT_SIGN,
+    cut,
     exceeding,
     extremes,
     magic,
@@ -124,13 +125,11 @@ def add_squares(words: Any, start: int, term: float, weight: float) -> None:
 
 
 @_jit.scalar
-def cut(value: float, high: float, low: float) -> tuple[int, int, int, int]:
+def counted(value: float, high: float, low: float) -> tuple[int, int, int, int]:
     """The two parts of a number, and two words, 0 if it fits: the first above bit PART, the second but for its sign."""
-    u = value + high
-    upper = bits(u) - bits(high)
-    rest = value - (u - high)
-    v = rest + low
-    return upper, bits(v) - bits(low), upper + (1 << PART), bits(v - low) ^ bits(rest)
+    upper, lower, rest = cut(value, high, low)
+    units = upper - bits(high)
+    return units, lower - bits(low), units + (1 << PART), rest
 
 
 @_jit.routine
@@ -158,7 +157,7 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
         term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         if out is not None:
             out[i] = term if kept else np.nan
-        upper, lower, beyond, rest = cut(term if kept else 0.0, high, low)
+        upper, lower, beyond, rest = counted(term if kept else 0.0, high, low)
         outside |= beyond
         left |= rest
         place = U64(SIDE) * U64(i)
@@ -167,7 +166,7 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
         parts[place + U64(2)] = lower
         upper = I64(0)
         if not is_shared(weights):
-            upper, weight_lower[i], beyond, rest = cut(weight if kept else 0.0, weight_high, weight_low)
+            upper, weight_lower[i], beyond, rest = counted(weight if kept else 0.0, weight_high, weight_low)
             outside |= beyond
             left |= rest
         parts[place + U64(3)] = upper

@@ -32,6 +32,7 @@ class Coded(NamedTuple):
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
+    complete: bool = False  # whether each code is known to be that of a value: int32, not negative, below their number
 
 
 class Keys(NamedTuple):
@@ -92,14 +93,19 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None
     return codes, values, kind_of(values)
 
 
+def _are_complete(codes: Codes, count: int) -> bool:
+    """Whether all codes, one at least, are from 0 to below `count`, after one look: without its sign NULL is large."""
+    return bool(codes.view(np.uint32).max() < count)
+
+
 def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
     """The codes and keys of a column that a dictionary encodes."""
     codes = np.asarray(column.codes)
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
     count = len(column.values)
-    if codes.dtype == np.int32 and codes.size and count <= FEW and codes.view(np.uint32).max() < count:
-        return unite(codes, list(column.values))  # after one look instead of two: without its sign NULL is large
+    if codes.dtype == np.int32 and codes.size and count <= FEW and (column.complete or _are_complete(codes, count)):
+        return unite(codes, list(column.values))
     low, high = (int(codes.min()), int(codes.max())) if codes.size else (NULL, NULL)
     if low < NULL or high >= count:
         raise ValueError(f"by has codes beyond its {count} values")

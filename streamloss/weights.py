@@ -13,7 +13,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from . import _jit, intrinsics
-from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, magic
+from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, cut, magic
 from .exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
 from .intrinsics import VECTOR, bits, smaller
 from .operands import BLOCK, item, part, room
@@ -100,14 +100,11 @@ def cut_twice(values: Any, window: int, total: Any) -> bool:
     high, low = magic(window - CUT), magic(window - 2 * CUT)
     high_sum = low_sum = outside = left = 0
     for i in range(values.size):
-        value = float64(values[i])
-        u = value + high
-        high_sum += bits(u)
-        outside |= bits(u) ^ bits(high)
-        rest = value - (u - high)
-        v = rest + low
-        low_sum += bits(v)
-        left |= bits(v - low) ^ bits(rest)
+        upper, lower, rest = cut(float64(values[i]), high, low)
+        high_sum += upper
+        low_sum += lower
+        outside |= upper ^ bits(high)
+        left |= rest
     if (outside >> FRACTION_BITS) != 0 or left & WITHOUT_SIGN != 0:
         return False
     deposit(total, high_sum - values.size * bits(high), window - CUT)

@@ -170,7 +170,7 @@ def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[
                     return  # and who counts the rows will notice
                 rows = min(len(column.codes) for column in keys.values())
             size = min(frame.height - done, rows - first)
-            here = {name: Coded(codes[first : first + size], values) for name, (codes, values) in keys.items()}
+            here = {name: key._replace(codes=key.codes[first : first + size]) for name, key in keys.items()}
             yield Piece(frame.slice(done, size), 0, texts=here)
             done, first = done + size, first + size
 
@@ -186,16 +186,19 @@ def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
     keys = texts.combine_chunks()
-    values = keys.dictionary
+    values = [timestamp(text) for text in _valid(keys.dictionary)]
     if keys.null_count:
         keys.validate(full=True)
-        codes = keys.indices.fill_null(-1).to_numpy()
-    else:  # the same check in a fifth of the time
-        values.validate(full=True)
-        codes = keys.indices.to_numpy()
-        if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(values):
-            raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(values)} values")
-    return Coded(codes, [timestamp(text) for text in values.to_pylist()])
+        return Coded(keys.indices.fill_null(-1).to_numpy(), values)
+    codes = keys.indices.to_numpy()  # the same check in a fifth of the time
+    if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(values):
+        raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(values)} values")
+    return Coded(codes, values, complete=True)
+
+
+def _valid(texts: pa.Array) -> list[str]:
+    texts.validate(full=True)
+    return texts.to_pylist()
 
 
 open_part = Parquet
