@@ -82,10 +82,12 @@ def laid_out(arguments: Arguments) -> Chunk:
 
 def from_torch(value: Any) -> Any:
     """A tensor as the array that shares its memory, if it is one that torch converts without ado."""
-    try:
-        return value.numpy() if type(value).__module__ == "torch" else value
-    except (RuntimeError, TypeError):  # it requires grad, lies on a device, or is bfloat16: as_array knows what to do
+    if type(value).__module__ != "torch":
         return value
+    try:
+        return value.detach().numpy() if value.requires_grad else value.numpy()
+    except (AttributeError, RuntimeError, TypeError):  # a dtype of torch, a tensor on a device, or one of bfloat16
+        return value  # as_array knows what to do
 
 
 def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:
@@ -131,10 +133,10 @@ def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     dtype = value.dtype
     if dtype in FLOATS or dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8):
         return value
-    if dtype.name == "bfloat16":
-        return value.view(BFLOAT16)
     if dtype == BFLOAT16:
         return value
+    if dtype.name == "bfloat16":  # of ml_dtypes
+        return value.view(BFLOAT16)
     raise TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
 
 
