@@ -1,6 +1,6 @@
 """Columns of keys, as `GroupedAccumulator.update` takes them: numbers as they are, everything else as codes.
 
-100 M rows of text, 20 different ones, two cores: reading the column takes 0.2 s, and coding it 0.3 s; Polars' own
+100 M rows of text, 20 different ones, processor time: reading the column takes 0.3 s, and coding it 0.2 s; Polars' own
 conversion to categories takes 2.0 s.
 """
 
@@ -179,7 +179,8 @@ def _find(
     shift = uint64(64)
     while (last >> (uint64(64) - shift)) > uint64(0):
         shift -= STEP
-    for i in range(start, words.shape[0]):
+    for row in range(start, words.shape[0]):
+        i = uint64(row)  # a signed index is looked at for its sign
         if present.size > 0 and not present[i]:
             numbers[i] = -1
             continue
@@ -190,9 +191,9 @@ def _find(
             slot = (slot + STEP) & last
         if table[slot] < 0:
             if 2 * found >= table.size:
-                return i, found
+                return row, found
             pairs[slot, 0], pairs[slot, 1], table[slot] = a, b, found
-            firsts[found - known] = i
+            firsts[found - known] = row
             found += 1
         numbers[i] = table[slot]
     return words.shape[0], found
