@@ -35,10 +35,13 @@ def accumulate(
     start: int,
     stop: int,
     state: Any,
+    guess: Any,
 ) -> None:
     """Add the elements from start to stop of a chunk to a state, leaving its sums carried.
 
-    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN.
+    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN. `guess` is what the last
+    blocks before needed, and is brought up to date: the windows of terms and of weights, and whether these were cut
+    twice. A wrong one costs time, and nothing else.
     """
     intrinsics.wide_vectors()
     terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
@@ -47,8 +50,9 @@ def accumulate(
     weights_room, mask_room = scratch(weights), scratch(mask)
     term_sum = part(state, TERMS, TERMS + SUM_WORDS)
     weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
-    term_window = weight_window = I64(UNKNOWN)
-    weights_in_one_cut = True  # as those of float32 mostly are; until a block says otherwise
+    shared = is_shared(summed(weights, mask, loss[2], weights))
+    term_window, weight_window = guess[0], I64(0) if shared else guess[1]
+    weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are; until a block says otherwise
     before = state[COUNT]
     begin = end = start
     while end < stop:
@@ -66,13 +70,14 @@ def accumulate(
         settle(tally, I64(0), term_window, term_sum)
         prepare(loss, elements, block(out, begin, end, None), terms, used_weights, state)
         term_window = add_exactly(part(terms, 0, n), term_sum, term_window)
-        if is_shared(to_sum):
-            weight_window = I64(0)
-        else:
+        if not shared:
             settle(tally, I64(4), weight_window, weight_sum)
             weight_window = add_exactly(part(used_weights, 0, n), weight_sum, weight_window)
     settle(tally, I64(0), term_window, term_sum)
-    settle(tally, I64(4), weight_window, weight_sum)
+    guess[0] = term_window
+    if not shared:
+        settle(tally, I64(4), weight_window, weight_sum)
+        guess[1], guess[2] = weight_window, not weights_in_one_cut
     state[NONZERO] += add_shared(weights, mask, loss[2], start, stop, state[COUNT] - before, weight_sum)
     carry(term_sum)
     carry(weight_sum)
@@ -94,7 +99,7 @@ def accumulate_one(loss: Any, label: float, prediction: float, weight: float, st
     carry(weight_sum)
 
 
-_sums = entries(accumulate, WORDS)
+_sums = entries(accumulate, WORDS, WORDS)
 _squares = entries(accumulate_squares, WORDS)
 _one = scalar_entries(accumulate_one, WORDS)
 _checked: set[str] = set()  # the fingerprints of user's functions that compile
@@ -104,16 +109,17 @@ class Adder:
     """Adds chunks to states: for one loss, and with or without the elements that have NaN.
 
     With `omit`, elements with a NaN among label, prediction and weight are left out and counted as skipped. The machine
-    code that small updates need is kept at hand.
+    code that small updates need is kept at hand, and so is what the last update needed: the next one may be like it.
     """
 
-    __slots__ = ("_known", "_one", "_recipe", "loss", "omit")
+    __slots__ = ("_guess", "_known", "_one", "_recipe", "loss", "omit")
 
     def __init__(self, loss: Loss, omit: bool) -> None:
         self.loss, self.omit = loss, omit
         self._recipe = None, loss.values, omit or None
         self._known: dict[tuple[Any, ...], Entry] = {}
         self._one: Entry | None = None
+        self._guess = np.array([UNKNOWN, UNKNOWN, 0])  # threads may mix theirs up: it is but a guess
 
     def added(self, operands: Whole, state: Words) -> Words:
         """A state with a chunk of whole arrays added to it."""
@@ -125,7 +131,7 @@ class Adder:
         if entry is None:
             entry = self._known[key] = _sums(self.loss, operands, self.omit)
         state = state.copy()
-        entry(self._recipe, *operands, state)
+        entry(self._recipe, *operands, state, self._guess)
         if len(state) != STATE_WORDS:
             self._add_squares(operands, state)
         return state
@@ -139,7 +145,7 @@ class Adder:
             part = np.zeros(state.size, np.int64)
             for piece in drawn:
                 operands = chunk.operands(piece, pieces)
-                _sums(self.loss, operands, self.omit)(self._recipe, *operands, part)
+                _sums(self.loss, operands, self.omit)(self._recipe, *operands, part, self._guess)
                 if state.size != STATE_WORDS:
                     self._add_squares(operands, part)
                 chunk.finish(piece, operands)

@@ -184,6 +184,24 @@ def test_losses_computed_before_give_the_same(a):
     assert Accumulator().update_losses(losses, weights) == Accumulator().update(labels, predictions, weights)
 
 
+@pytest.mark.parametrize("nan", ["propagate", "omit"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_updates_of_other_sizes_than_those_before(nan, weighted):
+    """What one update needed is a guess for the next: here it is always wrong."""
+    rng = np.random.default_rng(8)
+    accumulator, parts = Accumulator("absolute_error", nan=nan), []
+    scales = [0, 300, -300, 1, -320, 306, 0, 150, -20, 20]
+    for rows, scale, other in zip(2 * [1, 7, 700, 3000, 9], scales, reversed(scales), strict=True):
+        labels, predictions = rng.standard_normal((2, rows)) * 10.0**scale
+        weights = rng.standard_normal(rows) * 10.0**other if weighted else None
+        if scale == 150:
+            predictions[0] = np.nan
+        accumulator.update(labels, predictions, weights)
+        parts.append(Accumulator("absolute_error", nan=nan).update(labels, predictions, weights))
+        assert accumulator == sum(parts)
+    assert np.array_equal(accumulator.state, sum(parts).state)
+
+
 def test_incompatible_losses_refuse():
     a, b = Accumulator("huber"), Accumulator("huber(delta=2)")
     for mix in (lambda: a + b, lambda: a - b, lambda: a.merge(b)):
