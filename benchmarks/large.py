@@ -87,7 +87,7 @@ def show(rows: list[Row]) -> str:
     first = [row for row in rows if row["MB"] == most]
     others = [row for row in rows if row["MB"] != most]
     parts = [
-        f"Fraction of the read bandwidth, {most} MB (roof: {_roof(rows)} GB/s):",
+        f"Fraction of the read bandwidth, {most} MB of arrays (roof: {_roof(first)} GB/s):",
         table(pivot(first, "library", "workload", "of the roof")),
         "Error of the same answers in units of the last place of a float64 (the exact answer has 0):",
         table(pivot(first, "library", "workload", "error, ulp")),
@@ -105,7 +105,7 @@ def brief(rows: list[Row]) -> str:
     errors = {row["library"]: row.get("error, ulp", "–") for row in most if row["workload"] == "float32"}
     lines = [row | {"error on float32, ulp": errors[row["library"]]} for row in made]
     return (
-        f"Fraction of the read bandwidth ({_roof(rows)} GB/s) on arrays of {rows[0]['MB']} MB, and the error of the"
+        f"Fraction of the read bandwidth ({_roof(most)} GB/s) on {rows[0]['MB']} MB of arrays, and the error of the"
         f" answer in units of the last place of a float64:\n\n{table(lines)}"
     )
 

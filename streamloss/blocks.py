@@ -41,7 +41,7 @@ from .exact import (
     deposit_float,
 )
 from .intrinsics import bits, from_bits, larger, smaller
-from .operands import block, is_shared, item, part, read_ahead, room, tile_size, weigh
+from .operands import block, is_shared, item, part, portion, read_ahead, room, weigh
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
@@ -97,9 +97,10 @@ def settle(tally: Any, place: int, window: int, total: Any) -> None:
 
 @_jit.scalar
 def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
-    """Cut a number at two places: the patterns that count units, and what is left of it, but for a sign 0 if nothing.
+    """Cut a number at two places, given by `magic` of their units.
 
-    `high` and `low` are what `magic` returns for the two units.
+    Returns the bit patterns that count units of the two parts, and a word that is 0, but for its sign bit, if these are
+    all of the number.
     """
     u = value + high
     rest = value - (u - high)
@@ -109,7 +110,7 @@ def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
 
 @_jit.scalar
 def cut_once(value: float, high: float) -> tuple[int, int]:
-    """The same at one place."""
+    """Cut a number at one place; the pattern and the word."""
     u = value + high
     return bits(u), bits(u - high) ^ bits(value)
 
@@ -132,11 +133,11 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         keep = item(mask, i)
         term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         term = term if keep else 0.0
-        upper, lower, rest = cut(term, high, low)
+        upper, lower, more = cut(term, high, low)
         high_sum += upper
         low_sum += lower
         outside |= upper ^ bits(high)
-        left |= rest
+        left |= more
         if omit is not None:
             probe = (prediction - label) + float64(item(weights, i))
             left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
@@ -144,13 +145,13 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         if not is_shared(summed):
             weight = float64(item(summed, i)) if keep else 0.0
             if twice is None:
-                upper, rest = cut_once(weight, weight_high)
+                upper, more = cut_once(weight, weight_high)
             else:
-                upper, lower, rest = cut(weight, weight_high, weight_low)
+                upper, lower, more = cut(weight, weight_high, weight_low)
                 weight_low_sum += lower
             weight_high_sum += upper
             outside |= upper ^ bits(weight_high)
-            left |= rest
+            left |= more
             nonzero += weight != 0.0
     # 0 and -0 are the same number.
     return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left & WITHOUT_SIGN, kept, nonzero
@@ -168,7 +169,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
     )
     n = labels.size
     high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
-    size = tile_size(labels)
+    size = portion(labels)
     for start in range(0, n, size):
         stop = smaller(start + size, n)
         read_ahead(labels, labels, start)

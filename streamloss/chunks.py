@@ -150,7 +150,8 @@ class Staged:
         """Copy what the kernel wrote for a piece into the user's array."""
         if self.out is not None and operands[4] is not None:
             target = self.out[self.where(piece)]
-            target[...] = operands[4].reshape(target.shape)
+            with np.errstate(over="ignore", under="ignore"):  # a float32 may be infinite or 0 where the term is not
+                target[...] = operands[4].reshape(target.shape)
 
 
 Chunk: TypeAlias = Direct | Staged

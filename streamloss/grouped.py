@@ -245,7 +245,7 @@ class GroupedAccumulator(Mergeable):
 
     def _row_of(self, key: Key) -> int | None:
         """The row of a key's state, if it has elements."""
-        row = self._rows.get(key)
+        row = self._rows.get(tuple(map(keys.form, key)) if isinstance(key, tuple) else keys.form(key))
         return row if row is not None and _present(self._states[row : row + 1]).all() else None
 
     @property

@@ -127,9 +127,9 @@ def add_squares(words: Any, start: int, term: float, weight: float) -> None:
 @_jit.scalar
 def counted(value: float, high: float, low: float) -> tuple[int, int, int, int]:
     """The two parts of a number, and two words, 0 if it fits: the first above bit PART, the second but for its sign."""
-    upper, lower, rest = cut(value, high, low)
+    upper, lower, more = cut(value, high, low)
     units = upper - bits(high)
-    return units, lower - bits(low), units + (1 << PART), rest
+    return units, lower - bits(low), units + (1 << PART), more
 
 
 @_jit.routine
@@ -157,18 +157,18 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
         term = weigh(weights, i, evaluate(formula, label, prediction, parameters))
         if out is not None:
             out[i] = term if kept else np.nan
-        upper, lower, beyond, rest = counted(term if kept else 0.0, high, low)
+        upper, lower, beyond, more = counted(term if kept else 0.0, high, low)
         outside |= beyond
-        left |= rest
+        left |= more
         place = U64(SIDE) * U64(i)
         parts[place] = kept | ((here - kept) << FIELD) | ((kept & I64(weight != 0.0)) << (2 * FIELD))
         parts[place + U64(1)] = upper
         parts[place + U64(2)] = lower
         upper = I64(0)
         if not is_shared(weights):
-            upper, weight_lower[i], beyond, rest = counted(weight if kept else 0.0, weight_high, weight_low)
+            upper, weight_lower[i], beyond, more = counted(weight if kept else 0.0, weight_high, weight_low)
             outside |= beyond
-            left |= rest
+            left |= more
         parts[place + U64(3)] = upper
     return (outside >> (PART + 1)) == 0 and (left & WITHOUT_SIGN) == 0  # 0 and -0 are the same number
 

@@ -1,6 +1,7 @@
 """What Numba has no words for: instructions, attributes of functions, and views that cost nothing, for compiled code.
 
-Each is an intrinsic, which writes LLVM's representation itself, or a part of one. Kernels see functions.
+Functions under `@intrinsic` are called by kernels; they write LLVM's representation themselves. The others, which take
+a builder, are for intrinsics to call: `operands` has more of these.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None
         codes, values = read_coded(column)
     else:
         masks: list[Any] = []
-        array = as_array("by", column, masks)
+        array = as_array("by", _of_list(column) if type(column) is list else column, masks)
         if array.ndim == 0:
             array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
             codes, values = read_array(array, masks)
@@ -91,6 +91,21 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None
     if codes.shape != (rows,):
         raise ValueError(f"by must have one key for each of {rows} rows, got shape {codes.shape}")
     return codes, values, kind_of(values)
+
+
+def _of_list(column: list[Any]) -> Any:
+    """A list as what keeps its values apart: NumPy would make "1" of 1, and one number of 2**53 and 2**53 + 1."""
+    kinds = set(map(type, column))
+    if kinds == {int}:
+        try:
+            return np.array(column, np.int64)
+        except OverflowError:
+            pass
+    elif not kinds & {str, int, bool} or kinds == {bool}:
+        return column
+    array = np.empty(len(column), object)
+    array[:] = column
+    return array
 
 
 def _are_complete(codes: Codes, count: int) -> bool:
@@ -132,8 +147,13 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
         distinct, inverse = np.unique(array, return_inverse=True, equal_nan=True)
         values, codes = distinct.tolist(), inverse.astype(np.int32)
     elif kind in "UTO":
-        numbering = Numbering()
-        codes = np.fromiter(map(numbering.__getitem__, array.tolist()), np.int32, array.size)
+        numbering, listed = Numbering(), array.tolist()
+        kinds = set(map(type, listed))
+        if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
+            raise TypeError(
+                "by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers"
+            )
+        codes = np.fromiter(map(numbering.__getitem__, listed), np.int32, array.size)
         values = list(numbering)
     else:
         raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")

@@ -226,9 +226,11 @@ def as_loss(loss: str | Loss | Formula) -> Loss:
 
 
 def _check_no_more(signature: inspect.Signature) -> None:
-    more = list(signature.parameters)[2:]
-    if more and signature.parameters[more[0]].default is not inspect.Parameter.empty:
-        raise TypeError(f"{more[0]!r} has a default value; let it be a variable outside of the function instead")
+    """Compiled code knows neither defaults nor arguments of any number."""
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for number, parameter in enumerate(signature.parameters.values()):
+        if number >= 2 or parameter.kind in several:
+            raise TypeError(f"got {str(parameter)!r}, too; let that be a variable outside of the function instead")
 
 
 def _parse(text: str) -> Loss:

@@ -100,11 +100,11 @@ def cut_twice(values: Any, window: int, total: Any) -> bool:
     high, low = magic(window - CUT), magic(window - 2 * CUT)
     high_sum = low_sum = outside = left = 0
     for i in range(values.size):
-        upper, lower, rest = cut(float64(values[i]), high, low)
+        upper, lower, more = cut(float64(values[i]), high, low)
         high_sum += upper
         low_sum += lower
         outside |= upper ^ bits(high)
-        left |= rest
+        left |= more
     if (outside >> FRACTION_BITS) != 0 or left & WITHOUT_SIGN != 0:
         return False
     deposit(total, high_sum - values.size * bits(high), window - CUT)

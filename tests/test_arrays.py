@@ -488,7 +488,29 @@ def test_weights_that_repeat_count_as_often_as_they_are_there(
     assert repeated == seen(labels, predictions, np.broadcast_to(weights, shape).copy(), mask=mask, nan=nan)
 
 
+@pytest.mark.large
+def test_weights_of_samples_across_the_pieces_of_threads():
+    """Pieces begin with whole samples, whatever the number of threads: of a million elements for each, and some."""
+    rng = np.random.default_rng(3)
+    labels, predictions = rng.standard_normal((2, 200_001, 8), dtype=np.float32)
+    weights = rng.random(200_001, dtype=np.float32)
+    expected = seen(labels, predictions, np.repeat(weights, 8).reshape(labels.shape))
+    for threads in (3, 5, 7):
+        streamloss.set_num_threads(threads)
+        try:
+            assert seen(labels, predictions, weights) == expected
+        finally:
+            streamloss.set_num_threads(None)
+
+
 # ------------------------------------------------------------------------------------------------ memory and inputs
+
+
+def test_a_term_that_the_output_cannot_hold_is_infinite_there():
+    out = np.empty(3, np.float32)
+    accumulator = streamloss.Accumulator().update([0.0, 0.0, 0.0], [1e30, 1e-30, 2.0], out=out)
+    assert out.tolist() == [np.inf, 0.0, 4.0]
+    assert accumulator.result("sum") == 1e30**2
 
 
 def wide(n, dtype=np.float32):

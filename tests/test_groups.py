@@ -284,6 +284,8 @@ WRONG = {
     "bytes": (lambda acc: acc.update([1.0], [1.0], by=np.array([b"a"])), TypeError, "by must hold"),
     "decimals": (lambda acc: acc.update([1.0], [1.0], by=[Decimal(1)]), TypeError, "got Decimal"),
     "mixed": (lambda acc: acc.update([1.0] * 2, [1.0] * 2, by=np.array(["a", 1], object)), TypeError, "got int, str"),
+    "a list of both": (lambda acc: acc.update([1.0] * 2, [1.0] * 2, by=["1", 1]), TypeError, "got int, str"),
+    "bools and numbers": (lambda acc: acc.update([1.0] * 2, [1.0] * 2, by=[True, 1]), TypeError, "bool and numbers"),
     "another kind": (
         lambda acc: acc.update([1.0], [1.0], by=["1"]),
         TypeError,
@@ -329,6 +331,21 @@ WRONG = {
         "of kind 'grouped accumulator', expected 'accumulator'",
     ),
 }
+
+
+def test_lists_keep_their_keys_apart():
+    """NumPy would round one to a float64 beside a fraction, and drop the end of the other."""
+    for by in ([2**53 + 1, 2**53, 0.5], ["a\0", "a", "b"], [2**63, -1, 0], [2**70, 1, 2]):
+        found = GroupedAccumulator().update(np.zeros(3), np.ones(3), by=by)
+        assert (len(found), set(found)) == (3, set(by))
+
+
+def test_a_group_is_looked_up_by_any_form_of_its_key():
+    found = GroupedAccumulator().update(np.zeros(2), np.ones(2), by=[1, None])
+    assert all(key in found for key in (1, 1.0, np.float32(1), None, float("nan")))
+    assert 2 not in found
+    both = GroupedAccumulator().update(np.zeros(2), np.ones(2), by=([1, None], ["a", "b"]))
+    assert both[np.int8(1), "a"].count == both[float("nan"), "b"].count == 1
 
 
 @pytest.mark.parametrize("case", WRONG)

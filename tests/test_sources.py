@@ -444,6 +444,10 @@ def make_wrong(folder):
     (folder / "empty.parquet").write_bytes(b"")
     (folder / "empty.csv").write_bytes(b"")
     (folder / "empty.arrow").write_bytes(b"")
+    (folder / "early.csv").write_text('y,p\n1,3\n"1,3\n' + "1,3\n" * 300_000)
+    (folder / "header.csv").write_text('y,p,5" pipe\n' + "1,3,x\n" * 300_000)
+    (folder / "mark.csv").write_bytes(b"\xef\xbb\xbf")
+    (folder / "same.csv").write_text("y,p,y,y_duplicated_0\n1,3,5,7\n")
     (folder / "not.parquet").write_text("y,p\n1,2\n")
     (folder / "not.arrow").write_text("y,p\n1,2\n")
     data = (folder / "t.arrow").read_bytes()
@@ -670,6 +674,18 @@ WRONG = {
     "empty Arrow": (table("empty.arrow"), ValueError, "empty.arrow is empty"),
     "truncated Arrow": (table("cut.arrow"), ValueError, "cut.arrow cannot be read: "),
     "not Arrow": (table("not.arrow"), ValueError, "not.arrow cannot be read: "),
+    "a lone quote among many lines": (
+        table("early.csv"),
+        ValueError,
+        "line 3 of early.csv cannot be read: it has a quote",
+    ),
+    "a lone quote in the header": (
+        table("header.csv"),
+        ValueError,
+        "line 1 of header.csv cannot be read: it has a quote",
+    ),
+    "a byte order mark alone": (table("mark.csv"), ValueError, "mark.csv has no header"),
+    "names that Polars cannot tell apart": (table("same.csv"), ValueError, "same.csv cannot be read: "),
     "empty CSV": (table("empty.csv"), ValueError, "empty.csv is empty, and has no header"),
     "late text in CSV": (
         table("late.csv"),
@@ -1000,6 +1016,13 @@ def test_keys_of_text_in_every_encoding(tmp_path, monkeypatch, encoding, large):
     assert {key: group.loss_sum for key, group in found.items()} == {"one": 34.0, "two": 1.0, None: 4.0, "": 16.0}
 
 
+def test_keys_of_directories_that_are_not_written_as_numbers_are_text(tmp_path):
+    for name in ("k=--1", "k=1", "k=01"):
+        (tmp_path / name).mkdir()
+        pl.DataFrame({"y": [1.0]}).write_parquet(tmp_path / name / "t.parquet")
+    assert streamloss.score(tmp_path, labels="y", predictions="0 * y", by="k").keys() == ["--1", "01", "1"]
+
+
 def test_a_key_with_a_dot_beside_a_struct(tmp_path):
     struct = pa.array([{"b": "x"}, {"b": "y"}])
     pq.write_table(pa.table({"y": [1.0, 2.0], "a.b": ["k", "l"], "a": struct}), tmp_path / "t.parquet")
@@ -1121,6 +1144,7 @@ def test_ndjson_without_lines_has_no_rows(tmp_path, packing):
         (tmp_path / name).write_bytes(gzip.compress(text) if packing else text)
 
     write(f"a.ndjson{packing}", b"")
+    write(f"d.ndjson{packing}", b"\n  \n" * 300_000)
     with pytest.raises(ValueError, match="has no rows"):
         streamloss.score(tmp_path, labels="y", predictions="p", by="k")
     write(f"b.ndjson{packing}", b'{"y": 1, "p": 3, "k": "x"}\n')

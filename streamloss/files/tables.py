@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -168,7 +169,8 @@ def _key_types(files: Iterable[File]) -> dict[str, Any]:
 
 
 def _is_whole(value: str) -> bool:
-    return value.isascii() and value.lstrip("-").isdigit() and len(value) < 19
+    """Whether it is written as a number is: 01 and --1 are text."""
+    return re.fullmatch("0|-?[1-9][0-9]{0,17}", value) is not None
 
 
 def _place(name: str, first: int, index: tuple[int, ...]) -> str:

@@ -45,6 +45,8 @@ SEPARATORS = {"csv": ",", "tsv": "\t"}  # what is neither is NDJSON
 # What writers of CSV put for a missing number, and NaN as C prints it.
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan", "-nan"]
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
 
 T = TypeVar("T")
 Parse: TypeAlias = Callable[[bytes], Any]
@@ -73,16 +75,26 @@ class Text:
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None and self._separator:
             raise ValueError(f"{path} is empty, and has no header")
-        if sample is None:  # lines of JSON bring their names with them: none is no fault
-            self.rows, sample = 0, Block(b"", 0, 0)
+        if sample is None or (self._separator is None and self._is_blank()):
+            self.rows, sample = 0, Block(b"", 0, 0)  # lines of JSON bring their names with them: none is no fault
         self._header = sample.data[: self._header_end(sample.data)]
-        if self._separator and not self._header.strip():
-            raise ValueError(f"{path} has no header: it begins with {len(self._header)} bytes of blank lines")
-        names = (self._fields(self._header.removeprefix(b"\xef\xbb\xbf")) or []) if self._separator else []
+        names = self._names(self._header.removeprefix(BYTE_ORDER_MARK)) if self._separator else []
         self.repeated = {name for name in names if names.count(name) > 1}
         self._padded: list[str] = []
         self._lacking = False  # whether something was missing in the last block that was looked at with care
         self.schema = pl.Schema() if self.rows == 0 else self._infer(sample)
+
+    def _is_blank(self) -> bool:
+        return not any(block.data.strip() for block in self._blocks(0, SAMPLE))
+
+    def _names(self, header: bytes) -> list[str]:
+        """The names in the header."""
+        if not header.strip():
+            raise ValueError(f"{self.name} has no header: it begins with {len(self._header)} bytes of blank lines")
+        names = self._fields(header)
+        if names is None:
+            raise ValueError(f"line 1 of {self.name} cannot be read: {UNCLOSED}")
+        return names
 
     def prepare(self, columns: Columns) -> None:
         """Settle what the types depend on: numbers with leading zeros are text where they are keys alone."""
@@ -224,7 +236,10 @@ class Text:
                 return self._checked(sample, lambda data: self._scan(data, None).collect_schema())
             except ValueError:
                 return self._checked(sample, widened)
-        names = self._scan(self._header, None).collect_schema().names()
+        try:
+            names = self._scan(self._header, None).collect_schema().names()
+        except ERRORS as error:
+            raise readable(self.name, error) from error
         text = dict.fromkeys(names, pl.String())
         seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
         types = dict(self._scan(sample.data, None).collect_schema())
@@ -277,7 +292,7 @@ class Text:
         if self._separator:
             fields, expected = self._fields(data), self._fields(self._header)
             if fields is None:
-                error = ValueError('it has a quote (") that no other one closes, or within a field without quotes')
+                error = ValueError(UNCLOSED)
             elif expected is not None and len(fields) != len(expected):
                 error = ValueError(f"{len(fields)} fields, expected {len(expected)}")
         return readable(f"line {self._line(offset)} of {self.name}", error)
@@ -302,11 +317,16 @@ class Text:
         return bool(lacking > 0 and lacking > width * len(re.findall(rb"(?m)^\r?\n", data)))
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
-        """The end of the first record that begins at `start` or later."""
+        """The end of the first record that begins at `start` or later; of the data, if a quote of it never closes."""
         end = data.find(b"\n", start) + 1
-        while end and self._separator and data.count(b'"', 0, end) % 2:
-            end = data.find(b"\n", end) + 1
-        return end or len(data)
+        quotes = data.count(b'"', 0, end) if self._separator else 0
+        while end and quotes % 2:
+            quote = data.find(b'"', end)
+            if quote < 0:
+                break
+            before, end = end, data.find(b"\n", quote) + 1
+            quotes += data.count(b'"', before, end or len(data))
+        return end if end and quotes % 2 == 0 else len(data)
 
     def _header_end(self, data: bytes) -> int:
         """The end of the line of names; blank lines before it belong to it."""
