@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -27,7 +28,7 @@ import zarr
 
 import streamloss
 from streamloss import Accumulator
-from streamloss.files import arrays, parquet, part, text
+from streamloss.files import arrays, delimited, parquet, part, text
 from streamloss.files.ahead import ahead, side_by_side
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
@@ -532,13 +533,13 @@ def files(labels, predictions=None, weights=None, by=()):
 
 
 GONE = FileNotFoundError
-LARGE = pl.DataFrame({"y": [1.0], "p": [1.0], "i": [2**63]}, schema_overrides={"i": pl.Int128})
+LARGE = pl.DataFrame({"y": [1.0], "p": [1.0], "i": [2**64]}, schema_overrides={"i": pl.Int128})
 WRONG = {
     "no such file": (table("missing.parquet"), GONE, "no such file: missing.parquet"),
     "no such file in a list": (table(["t.parquet", "missing.parquet"]), GONE, "no such file: missing.parquet"),
     "no match": (table("missing-*.parquet"), GONE, "no file matches missing-*.parquet"),
     "no data": (table("none"), ValueError, "none is a directory without data files; expected .parquet, "),
-    "several formats": (table("both"), ValueError, "both is a directory of several formats, parquet, text"),
+    "several formats": (table("both"), ValueError, "both is a directory of several formats, .csv, .parquet"),
     "twice": (table(["t.parquet", "./t.parquet"]), ValueError, "./t.parquet is given twice"),
     "partitions": (table("hive"), ValueError, "hive/k=1/a.parquet lies under the partition keys ['k'], but hive/j=1/"),
     "unknown kind": (table("t.xlsx"), ValueError, "t.xlsx: unknown kind of file '.xlsx', expected one of .parquet, "),
@@ -620,7 +621,7 @@ WRONG = {
     "large integers": (
         table(LARGE, by=["i"]),
         ValueError,
-        "column 'i' of the DataFrame for by: keys must be integers of at most 64 bits, got 9223372036854775808",
+        "column 'i' of the DataFrame for by: keys must be integers of int64 or uint64, got some from 1844674407370955",
     ),
     "durations in .npy": (
         files("y.npy", by=["m8.npy"]),
@@ -1063,6 +1064,17 @@ def test_a_column_that_polars_cannot_hold_is_in_nobodys_way(tmp_path):
         streamloss.score(tmp_path / "t.parquet", labels="y", predictions="y", by="j")
 
 
+def test_categories_of_several_kinds_are_text():
+    def frame(keys, dtype):
+        return pl.DataFrame({"y": np.ones(len(keys)), "k": pl.Series(keys, dtype=dtype)})
+
+    one, other = (pl.Categorical(pl.Categories(name)) for name in ("one", "other"))
+    kinds = [one, other, pl.Categorical(), pl.String(), pl.Enum(["c", "b", "a"]), one]
+    chunks = [frame(["a", "b", "a"][i % 2 :], kind) for i, kind in enumerate(kinds)]
+    found = streamloss.score(iter(chunks), labels="y", predictions="y", by="k")
+    assert {key: group.count for key, group in found.items()} == {"a": 9, "b": 6}
+
+
 def test_an_expression_that_categories_do_not_have(tmp_path):
     frame = pl.DataFrame({"y": [1.0, 2.0], "k": pl.Series(["a", "b"], dtype=pl.Categorical)})
     frame.write_parquet(tmp_path / "t.parquet")
@@ -1097,7 +1109,7 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_a_file_of_lines_may_be_cut_at_any_byte(tmp_path, name, packing, monkeypatch):
     path = packed(tmp_path / f"t.csv{packing}", ODD[name].encode())
-    monkeypatch.setattr(text, "MISSING", ["", "NA"])
+    monkeypatch.setattr(delimited, "MISSING", ["", "NA"])
     whole = pl.read_csv(ODD[name].encode(), null_values=["", "NA"], schema_overrides={"y": pl.Float64})
     expected = whole["y"].fill_null(math.nan).to_numpy(), whole[whole.columns[1]].to_list()
     for block in range(1, len(path.read_bytes()) + 2):
@@ -1115,7 +1127,63 @@ def test_all_columns_may_stand_in_the_path(tmp_path, suffix, content):
     assert labels(open_source(tmp_path, "y", "p")).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.parametrize("missing", text.MISSING)
+NINE = 2**53 + 1
+KEYS_OF_LINES = {
+    "whole numbers": ("csv", "y,k\n1,9007199254740992\n1,9007199254740993\n", [2**53, NINE]),
+    "unsigned": ("csv", f"y,k\n1,{2**64 - 1}\n1,{2**64 - 2}\n", [2**64 - 1, 2**64 - 2]),
+    "fractions": ("csv", "y,k\n1,0.5\n1,9007199254740991\n1,inf\n", [0.5, 2**53 - 1, math.inf]),
+    "late large": (
+        "csv",
+        f"y,k\n1,0.5\n1,{NINE}\n",
+        "line 3 of t.csv cannot be read: the key 9007199254740992 of 'k' is not",
+    ),
+    "large": (
+        "ndjson",
+        f'{{"y":1,"k":0.5}}\n{{"y":1,"k":{NINE}}}\n',
+        "line 2 of t.ndjson cannot be read: the key 9007199254740992 ",
+    ),
+    "mixed": (
+        "ndjson",
+        '{"y":1,"k":"1"}\n{"y":1,"k":1}\n',
+        "line 2 of t.ndjson cannot be read: the key 'k' is 1 there and text in",
+    ),
+    "late": (
+        "ndjson",
+        '{"y":1,"k": "1"}\n' * 99_999 + '{"y":1,"k" : true}',
+        "line 100000 of t.ndjson cannot be read: the key 'k' is ",
+    ),
+    "within": ("ndjson", '{"y":1,"m":{"k":1},"k":"a"}\n{"k":"b"}\n{}\n{"k" : null}', ["a", "b", None]),
+}
+
+
+@pytest.mark.parametrize("name", KEYS_OF_LINES)
+def test_keys_of_lines_are_never_united(tmp_path, name, monkeypatch):
+    suffix, content, expected = KEYS_OF_LINES[name]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"t.{suffix}").write_text(content)
+    arguments = {"labels": "y", "predictions": "y", "by": "k", "nan": "omit"}
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=re.escape(expected)):
+            streamloss.score(f"t.{suffix}", **arguments)
+    else:
+        assert set(streamloss.score(f"t.{suffix}", **arguments)) == set(expected)
+
+
+def test_what_python_writes_as_json(tmp_path):
+    path = tmp_path / "t.ndjson"
+    records = [{"k": 'a": NaN, "', "p": 1.0}, {"k": "NaN", "p": math.nan}, {"k": "NaN", "p": 3.0}]
+    path.write_text("\ufeff" + "".join(json.dumps(record) + "\n" for record in records))
+    found = streamloss.score(path, labels="p + 1", predictions="p", by="k", nan="omit")
+    assert {key: (group.count, group.skipped_count) for key, group in found.items()} == {
+        'a": NaN, "': (1, 0),
+        "NaN": (1, 1),
+    }
+    path.write_text('{"p": 1}\n{"p": Infinity}\n')
+    with pytest.raises(ValueError, match=r"line 2 of .*t\.ndjson cannot be read: JSON has no Infinity"):
+        streamloss.score(path, labels="p", predictions="p")
+
+
+@pytest.mark.parametrize("missing", delimited.MISSING)
 def test_what_is_missing_is_missing_in_every_block(tmp_path, missing, monkeypatch):
     """Blocks in which nothing is missing are parsed in another way than the others."""
     rows = [["1", "1.5", "a"], [missing, "1.5", "a"], ["1", missing, "b"], ["1", "2.5", missing], ["2", "2.5", "b"]] * 2

@@ -35,6 +35,7 @@ class Coder:
         self.values: list[str] = []
         self._code: dict[str, int] = {}
         self._categories: list[str | None] = []  # by Polars' codes of them
+        self._categorical: Any = None  # the type that gives those codes
         self._kept = Numbering()
         self._dtype: Any = None  # of what `_kept` numbers
 
@@ -47,7 +48,7 @@ class Coder:
             return _numbers(series)
         if dtype == pl.Null:
             return Coded(np.full(len(series), -1, np.int32), self.values)
-        if dtype == pl.Categorical:
+        if isinstance(dtype, pl.Categorical):
             return self._encode_categories(series)
         if dtype != self._dtype:
             self._kept, self._dtype = Numbering(), dtype
@@ -62,6 +63,8 @@ class Coder:
 
     def _encode_categories(self, series: pl.Series) -> Coded:
         """A dictionary that text was stored with is used as it is; each category is looked up once."""
+        if series.dtype != self._categorical:
+            self._categories, self._categorical = [], series.dtype
         codes = series.to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
         highest = int(codes.max(initial=-1))
         if highest >= MOST_CATEGORIES:
@@ -134,12 +137,12 @@ class Numbering:
 
 
 def _narrowed(series: pl.Series) -> pl.Series:
-    """Integers of 128 bits as int64; ValueError if one does not fit."""
-    narrow = series.cast(pl.Int64, strict=False)
-    if narrow.null_count() > series.null_count():
-        beyond = series.filter(narrow.is_null() & series.is_not_null())[0]
-        raise ValueError(f"keys must be integers of at most 64 bits, got {beyond}")
-    return narrow
+    """Integers of 128 bits as int64 or uint64; ValueError if neither holds them all."""
+    for dtype in (pl.Int64, pl.UInt64):
+        narrow = series.cast(dtype, strict=False)
+        if narrow.null_count() == series.null_count():
+            return narrow
+    raise ValueError(f"keys must be integers of int64 or uint64, got some from {series.min()!r} to {series.max()!r}")
 
 
 def _texts(series: pl.Series) -> list[str]:

@@ -63,7 +63,7 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
         dtype = empty.select(expression.alias("x")).schema["x"]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}") from error
-    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype in KEYS)):
+    if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype.base_type() in KEYS)):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
     return Column(role, text, expression, roots, dtype)

@@ -14,7 +14,8 @@ TABLES: Mapping[str, str] = {
     ".arrow": "ipc",
     ".ipc": "ipc",
     ".feather": "ipc",
-    **{kind + packed: "text" for kind in (".csv", ".tsv", ".ndjson", ".jsonl") for packed in ("", ".gz", ".zst")},
+    **{kind + packed: "delimited" for kind in (".csv", ".tsv") for packed in ("", ".gz", ".zst")},
+    **{kind + packed: "ndjson" for kind in (".ndjson", ".jsonl") for packed in ("", ".gz", ".zst")},
 }
 
 # Modules with `open_array(path, member)`: arrays, one a file, or many under names.

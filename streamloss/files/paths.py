@@ -91,10 +91,10 @@ def _directory(root: str) -> Iterator[File]:
         found += [os.path.join(folder, each) for each in names if not each.startswith(HIDDEN) and ending(each)]
     if not found:
         raise ValueError(f"{root} is a directory without data files; expected {', '.join(TABLES)}")
-    formats = sorted({TABLES[ending(path) or ""] for path in found})
-    if len(formats) > 1:
+    endings = sorted({ending(path) or "" for path in found})
+    if len({TABLES[each] for each in endings}) > 1:
         raise ValueError(
-            f"{root} is a directory of several formats, {', '.join(formats)}; name the files that are meant"
+            f"{root} is a directory of several formats, {', '.join(endings)}; name the files that are meant"
         )
     yield from (File(path, _keys(os.path.relpath(path, root))) for path in sorted(found))
 

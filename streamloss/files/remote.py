@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from .columns import Selection
+from .delimited import INFERRED, MISSING, SEPARATORS
 from .formats import TABLES, ending
 from .part import ERRORS, ROWS, Piece, readable
-from .text import INFERRED, MISSING, SEPARATORS
 
 WAIT = 30  # seconds for the answer to a HEAD request
 
@@ -23,13 +23,13 @@ class Remote:
     def __init__(self, url: str) -> None:
         self.name, self._url = url, url
         which = ending(urlsplit(url).path) or ""
-        self._kind, self._separator = TABLES[which], SEPARATORS.get(which.split(".")[1])
+        self._kind, self._ending = TABLES[which], which
         self.rows: int | None = None
         self._head = _head(url)
         self.size = int(self._head.get("content-length") or 0)
         try:
             self.schema = self._scan({}).collect_schema()
-            if self._kind != "text":
+            if self._kind in ("parquet", "ipc"):
                 self.rows = int(self._scan({}).select(pl.len()).collect(engine="streaming").item())
         except (*ERRORS, OSError) as error:
             raise readable(url, error) from error
@@ -55,11 +55,11 @@ class Remote:
             return pl.scan_parquet(self._url, hive_partitioning=False)
         if self._kind == "ipc":
             return pl.scan_ipc(self._url, hive_partitioning=False)
-        if self._separator is None:
+        if self._kind == "ndjson":
             return pl.scan_ndjson(self._url, infer_schema_length=INFERRED, schema_overrides=numbers)
         return pl.scan_csv(
             self._url,
-            separator=self._separator,
+            separator=SEPARATORS["." + self._ending.split(".")[1]],
             null_values=MISSING,
             infer_schema_length=INFERRED,
             schema_overrides=numbers,

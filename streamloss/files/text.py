@@ -1,9 +1,9 @@
-"""CSV, TSV and NDJSON files, compressed or not: cut into blocks of whole records, which Polars parses.
+"""Files of lines, compressed or not: cut into blocks of whole records, which Polars parses.
 
 A block at a time, because that knows the byte and the line where it is, and goes on from a byte instead of from the
 beginning. It takes a tenth more processor time than Polars by itself, for copying what is read and for parsing that is
-cut more finely. Several blocks are parsed side by side: 10 M rows of two numbers, 151 MB, two cores, seconds with so
-many at once:
+cut more finely. Several blocks are parsed side by side: 10 M rows of two numbers in CSV, 151 MB, two cores, seconds
+with so many at once:
 
 ====  ====  ====  ====  ============
 2     3     4     6     Polars alone
@@ -14,22 +14,18 @@ many at once:
 
 from __future__ import annotations
 
-import csv
-import re
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeAlias, TypeVar
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from .._threads import get_num_threads
 from .columns import Selection, named, wanted
-from .inference import are_numbers, widened
 from .part import ERRORS, Piece, local_identity, readable
 from .source import Columns
 
@@ -37,16 +33,11 @@ BLOCK = 1 << 22  # bytes, which caches hold: of 8 MB reading takes twice as long
 LONGEST = 1 << 28  # bytes of a record: what is longer is no text of this kind
 AT_ONCE = 3  # blocks for each thread that are parsed side by side: parsing one keeps no core busy all the time
 MOST_AT_ONCE = 16  # blocks, of about 10 MB with what is made of them
-SAMPLE = 1 << 20  # bytes at the beginning, of whose first records
-INFERRED = 10_000  # tell the types
+SAMPLE = 1 << 20  # bytes at the beginning, which tell the types
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-SEPARATORS = {"csv": ",", "tsv": "\t"}  # what is neither is NDJSON
-
-# What writers of CSV put for a missing number, and NaN as C prints it.
-MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan", "-nan"]
+WHOLE = 2**53  # from here on, a float64 may stand for several whole numbers
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
 
 T = TypeVar("T")
 Parse: TypeAlias = Callable[[bytes], Any]
@@ -60,74 +51,51 @@ class Block(NamedTuple):
     bytes: int  # of the file, compressed or not, that have been read
 
 
-class Text:
-    """A file of lines."""
+class Text(ABC):
+    """A file of records, each a line unless a format says otherwise."""
+
+    schema: pl.Schema
+    rows: int | None = None
+    repeated: Collection[str] = ()  # names that several columns have
+    _header = b""  # what stands before the first record and is needed to parse any
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
         self.identity = local_identity(path)
         self.size: int = self.identity["size"]
-        self.rows: int | None = None
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        self._compression = COMPRESSION.get(suffixes[-1])
-        kind = suffixes[-2] if self._compression else suffixes[-1]
-        self._separator = SEPARATORS.get(kind[1:])
-        sample = next(self._blocks(0, SAMPLE), None)
-        if sample is None and self._separator:
-            raise ValueError(f"{path} is empty, and has no header")
-        if sample is None or (self._separator is None and self._is_blank()):
-            self.rows, sample = 0, Block(b"", 0, 0)  # lines of JSON bring their names with them: none is no fault
-        self._header = sample.data[: self._header_end(sample.data)]
-        names = self._names(self._header.removeprefix(BYTE_ORDER_MARK)) if self._separator else []
-        self.repeated = {name for name in names if names.count(name) > 1}
-        self._padded: list[str] = []
-        self._lacking = False  # whether something was missing in the last block that was looked at with care
-        self.schema = pl.Schema() if self.rows == 0 else self._infer(sample)
+        self._compression = COMPRESSION.get(path.suffix.lower())
 
-    def _is_blank(self) -> bool:
-        return not any(block.data.strip() for block in self._blocks(0, SAMPLE))
+    @abstractmethod
+    def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
+        """The records, below the header; of the types that Polars finds, if the schema is None."""
 
-    def _names(self, header: bytes) -> list[str]:
-        """The names in the header."""
-        if not header.strip():
-            raise ValueError(f"{self.name} has no header: it begins with {len(self._header)} bytes of blank lines")
-        names = self._fields(header)
-        if names is None:
-            raise ValueError(f"line 1 of {self.name} cannot be read: {UNCLOSED}")
-        return names
+    @abstractmethod
+    def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
+        """What makes the selected columns of records below the header; threads call it side by side."""
 
     def prepare(self, columns: Columns) -> None:
-        """Settle what the types depend on: numbers with leading zeros are text where they are keys alone."""
-        numbers = [name for role, name in wanted(columns) if role != "by"]
-        text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
-        self.schema = pl.Schema({**self.schema, **text})
+        """Settle what depends on the use of the columns: where numbers are wanted, text is refused with its line."""
         for role, name in wanted(columns):
             if role != "by" and self.schema.get(name) == pl.String:
                 self._check_numbers(role, name)
 
     def _check_numbers(self, role: str, name: str) -> None:
-        """Refuse a column of text, with the first line where it is; a few bad lines in numbers make one of it, too."""
         schema = {**self.schema, name: pl.Float64()}
         sample = next(self._blocks(0, SAMPLE))
-        try:
-            self._checked(sample, lambda data: self._scan(data, schema).select(named(name)).collect())
-        except ValueError as error:
-            if self._separator is None:  # types belong to values there, not to columns
-                raise
-            reason = f"column {name!r} of {self.name} must hold numbers for {role}, got String"
-            raise TypeError(f"{reason}: {error}") from error
+        self._checked(sample, lambda data: self._scan(data, schema).select(named(name)).collect())
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """The records from an offset on."""
         numbers = columns.numbers
-        names = self.schema.names() if self._separator else columns.roots
-        schema = {name: self._dtype(name, self.schema[name], numbers) for name in names}
-        needed = [named(name) for name in columns.roots or names[:1]]
+        types = pl.Schema({name: _type(dtype, name in numbers) for name, dtype in self.schema.items()})
+        inner = self._parser(columns, types)
 
         def parse(data: bytes) -> pl.DataFrame:
-            if self._separator is None:
-                return columns.of(self._scan(data, schema)).collect(engine="streaming")
-            return columns.of(self._records(data, schema, needed))
+            frame = inner(data)
+            for place, column in enumerate(columns.columns):
+                if column.role == "by" and frame[str(place)].dtype.is_float():
+                    _check_whole(frame[str(place)], column.text)
+            return frame
 
         pending: deque[tuple[Block, Future[pl.DataFrame]]] = deque()
         at_once = min(AT_ONCE * get_num_threads(), MOST_AT_ONCE)
@@ -185,16 +153,12 @@ class Text:
         return stream
 
     def _end(self, data: bytes, before: bytes = b"") -> int:
-        """The end of the last whole record, which may begin in `before`: a line of CSV that ends in quotes goes on."""
-        end = data.rfind(b"\n") + 1
-        if self._separator is None or (b'"' not in data and b'"' not in before):
-            return end
-        quotes = before.count(b'"') + data.count(b'"', 0, end)
-        while end and quotes % 2:
-            last = data.rfind(b"\n", 0, end - 1) + 1
-            quotes -= data.count(b'"', last, end)
-            end = last
-        return end
+        """The end of the last whole record, which may begin in `before`; 0 if there is none."""
+        return data.rfind(b"\n") + 1
+
+    def _first_end(self, data: bytes, start: int = 0) -> int:
+        """The end of the first record that begins at `start` or later; of the data, if it never ends."""
+        return data.find(b"\n", start) + 1 or len(data)
 
     def _line(self, offset: int) -> int:
         """The number of the line that begins at an offset."""
@@ -206,75 +170,13 @@ class Text:
             line += block.data.count(b"\n", 0, offset - at)
         return line
 
-    # ------------------------------------------------------------------------------------------- records
-
-    def _records(self, data: bytes, schema: Any, needed: list[pl.Expr]) -> pl.DataFrame:
-        """The columns of CSV that are needed.
-
-        Looking for the texts of MISSING takes a third more time. Where a block can be parsed without, and nothing is
-        missing then, nothing is with them either.
-        """
-
-        def parsed(missing: list[str] | None) -> pl.DataFrame:
-            return self._scan(data, schema, missing).select(needed).collect(engine="streaming")
-
-        if not self._lacking:
-            with suppress(*ERRORS):
-                frame = parsed(None)
-                if not _lacks(frame):
-                    return frame
-        frame = parsed(MISSING)
-        self._lacking = _lacks(frame)
-        if self._lacking and self._is_short(data, frame.height):
-            raise pl.exceptions.ComputeError("a record lacks fields")
-        return frame
-
-    def _infer(self, sample: Block) -> pl.Schema:
-        """The types of the columns in the first records."""
-        if self._separator is None:
-            try:
-                return self._checked(sample, lambda data: self._scan(data, None).collect_schema())
-            except ValueError:
-                return self._checked(sample, widened)
-        try:
-            names = self._scan(self._header, None).collect_schema().names()
-        except ERRORS as error:
-            raise readable(self.name, error) from error
-        text = dict.fromkeys(names, pl.String())
-        seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
-        types = dict(self._scan(sample.data, None).collect_schema())
-        for name in names:
-            known = seen[name].rename("").drop_nulls()  # Polars takes some names for patterns
-            if known.is_empty():
-                types[name] = pl.Null()  # which Polars calls a column of text
-            elif types[name] == pl.String and are_numbers(known):
-                types[name] = pl.Float64()
-            elif types[name].is_numeric() and known.str.contains(r"^[+-]?0\d").any():
-                self._padded.append(name)
-        return pl.Schema(types)
+    # ------------------------------------------------------------------------------------------- errors
 
     def _checked(self, sample: Block, parse: Callable[[bytes], T]) -> T:
         try:
             return parse(sample.data)
         except ERRORS as error:
             raise self._blame(sample, parse, error) from error
-
-    def _dtype(self, name: str, dtype: Any, numbers: list[str]) -> Any:
-        if name in numbers and (dtype.is_numeric() or dtype == pl.Null):
-            return pl.Float64()  # whole numbers at the beginning say nothing about what follows
-        return pl.String() if dtype == pl.Null else dtype
-
-    def _scan(self, data: bytes, schema: Any, missing: list[str] | None = MISSING) -> pl.LazyFrame:
-        """The records, below the file's header, without which the first of them could not lack fields."""
-        if self._separator is None:
-            return pl.scan_ndjson(data, schema=schema, infer_schema_length=None)
-        return pl.scan_csv(
-            data,
-            schema=schema,
-            separator=self._separator,
-            null_values=missing,
-            infer_schema_length=INFERRED,
-        )
 
     def _blame(self, block: Block, parse: Parse, error: BaseException) -> ValueError:
         """The error for the first record of the block that cannot be parsed, found by halving."""
@@ -289,61 +191,25 @@ class Text:
                 data, offset = data[half:], offset + half
             except ERRORS as found:
                 data, error = data[:half], found
-        if self._separator:
-            fields, expected = self._fields(data), self._fields(self._header)
-            if fields is None:
-                error = ValueError(UNCLOSED)
-            elif expected is not None and len(fields) != len(expected):
-                error = ValueError(f"{len(fields)} fields, expected {len(expected)}")
-        return readable(f"line {self._line(offset)} of {self.name}", error)
+        return readable(f"line {self._line(offset)} of {self.name}", self._reason(data, error))
 
-    def _fields(self, record: bytes) -> list[str] | None:
-        """The fields of a record; None where its quotes do not close."""
-        if record.count(b'"') % 2:
-            return None
-        text = record.decode(errors="replace").strip("\r\n")
-        try:
-            return next(csv.reader([text], delimiter=self._separator or ",", strict=True), [])
-        except csv.Error:
-            return None
-
-    def _is_short(self, data: bytes, rows: int) -> bool:
-        """Whether some record has too few fields; a blank line is a record without values."""
-        separators, width = (self._separator or ",").encode(), len(self.schema) - 1
-        if b'"' in data:
-            data = re.sub(rb'"[^"]*"', b"", data)
-        # NumPy counts 8 MB in 1 ms, bytes.count in 5 ms.
-        lacking = (rows + 1) * width - np.count_nonzero(np.frombuffer(data, np.uint8) == separators[0])
-        return bool(lacking > 0 and lacking > width * len(re.findall(rb"(?m)^\r?\n", data)))
-
-    def _first_end(self, data: bytes, start: int = 0) -> int:
-        """The end of the first record that begins at `start` or later; of the data, if a quote of it never closes."""
-        end = data.find(b"\n", start) + 1
-        quotes = data.count(b'"', 0, end) if self._separator else 0
-        while end and quotes % 2:
-            quote = data.find(b'"', end)
-            if quote < 0:
-                break
-            before, end = end, data.find(b"\n", quote) + 1
-            quotes += data.count(b'"', before, end or len(data))
-        return end if end and quotes % 2 == 0 else len(data)
-
-    def _header_end(self, data: bytes) -> int:
-        """The end of the line of names; blank lines before it belong to it."""
-        end = 0 if self._separator is None else self._first_end(data)
-        while end < len(data) and not data[:end].strip() and self._separator:
-            end = self._first_end(data, end)
-        return end
+    def _reason(self, record: bytes, error: BaseException) -> BaseException:
+        """Why a record cannot be parsed, where a format knows better than its parser."""
+        return error
 
 
-def _lacks(frame: pl.DataFrame) -> bool:
-    """Whether some value is missing, as where a record has too few fields, or stands for a missing one."""
-    return any(
-        column.null_count() > 0
-        or (column.dtype.is_float() and bool(column.is_nan().any()))
-        or (column.dtype == pl.String and bool(column.is_in(MISSING).any()))
-        for column in (series.rename("") for series in frame.iter_columns())  # Polars takes some names for patterns
-    )
+def _type(dtype: Any, number: bool) -> Any:
+    """The type to parse a column as: whole numbers at the beginning say nothing about what follows."""
+    if number and (dtype.is_numeric() or dtype == pl.Null):
+        return pl.Float64()
+    return pl.String() if dtype == pl.Null else dtype
 
 
-open_part = Text
+def _check_whole(keys: pl.Series, text: str) -> None:
+    """Refuse floats that stand for several whole numbers: what was written as different keys would become one."""
+    beyond = keys.filter((keys.abs() >= WHOLE) & keys.is_finite())
+    if len(beyond):
+        raise pl.exceptions.ComputeError(
+            f"the key {beyond[0]:.17g} of {text!r} is not below 2**53, from where on float64, which a column with"
+            " fractions needs, does not tell whole numbers apart"
+        )

@@ -1,0 +1,199 @@
+"""CSV and TSV: a header with the names of the columns, and records, which quotes may stretch over several lines."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .columns import Selection, named, wanted
+from .inference import are_numbers
+from .part import ERRORS, readable
+from .source import Columns
+from .text import BYTE_ORDER_MARK, SAMPLE, Block, Text
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+INFERRED = 10_000  # records at the beginning, which tell the types
+UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
+
+# What writers of CSV put for a missing number, and NaN as C prints it.
+MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan", "-nan"]
+
+
+class Delimited(Text):
+    """A file of fields between separators."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._separator = next(
+            SEPARATORS[suffix.lower()] for suffix in path.suffixes[-2:] if suffix.lower() in SEPARATORS
+        )
+        sample = next(self._blocks(0, SAMPLE), None)
+        if sample is None:
+            raise ValueError(f"{path} is empty, and has no header")
+        self._header = sample.data[: self._header_end(sample.data)]
+        names = self._names(self._header.removeprefix(BYTE_ORDER_MARK))
+        self.repeated = {name for name in names if names.count(name) > 1}
+        self._padded: list[str] = []
+        self._lacking = False  # whether something was missing in the last block that was looked at with care
+        self.schema = self._infer(sample)
+
+    def prepare(self, columns: Columns) -> None:
+        """Settle the types: numbers with leading zeros are text where they are keys alone."""
+        numbers = [name for role, name in wanted(columns) if role != "by"]
+        text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
+        self.schema = pl.Schema({**self.schema, **text})
+        super().prepare(columns)
+
+    def _check_numbers(self, role: str, name: str) -> None:
+        try:
+            super()._check_numbers(role, name)
+        except ValueError as error:  # a few bad lines make a column of text of one of numbers
+            reason = f"column {name!r} of {self.name} must hold numbers for {role}, got String"
+            raise TypeError(f"{reason}: {error}") from error
+
+    # ------------------------------------------------------------------------------------------- types
+
+    def _names(self, header: bytes) -> list[str]:
+        """The names in the header."""
+        if not header.strip():
+            raise ValueError(f"{self.name} has no header: it begins with {len(self._header)} bytes of blank lines")
+        names = self._fields(header)
+        if names is None:
+            raise ValueError(f"line 1 of {self.name} cannot be read: {UNCLOSED}")
+        return names
+
+    def _infer(self, sample: Block) -> pl.Schema:
+        """The types of the columns in the first records."""
+        try:
+            names = self._scan(self._header, None).collect_schema().names()
+        except ERRORS as error:
+            raise readable(self.name, error) from error
+        text = dict.fromkeys(names, pl.String())
+        seen = self._checked(sample, lambda data: self._scan(data, text).head(INFERRED).collect())
+        types = dict(self._scan(sample.data, None).collect_schema())
+        for name in names:
+            known = seen[name].rename("").drop_nulls()  # Polars takes some names for patterns
+            if known.is_empty():
+                types[name] = pl.Null()  # which Polars calls a column of text
+            elif types[name] == pl.String and are_numbers(known):
+                types[name] = pl.Float64()
+            elif types[name].is_numeric() and known.str.contains(r"^[+-]?0\d").any():
+                self._padded.append(name)
+        return pl.Schema(types)
+
+    # ------------------------------------------------------------------------------------------- records
+
+    def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
+        needed = [named(name) for name in columns.roots or schema.names()[:1]]
+        return lambda data: columns.of(self._records(data, schema, needed))
+
+    def _records(self, data: bytes, schema: pl.Schema, needed: list[pl.Expr]) -> pl.DataFrame:
+        """The columns that are needed.
+
+        Looking for the texts of MISSING takes a third more time. Where a block can be parsed without, and nothing is
+        missing then, nothing is with them either.
+        """
+
+        def parsed(missing: list[str] | None) -> pl.DataFrame:
+            return self._scan(data, schema, missing).select(needed).collect(engine="streaming")
+
+        if not self._lacking:
+            with suppress(*ERRORS):
+                frame = parsed(None)
+                if not _lacks(frame):
+                    return frame
+        frame = parsed(MISSING)
+        self._lacking = _lacks(frame)
+        if self._lacking and self._is_short(data, frame.height):
+            raise pl.exceptions.ComputeError("a record lacks fields")
+        return frame
+
+    def _scan(self, data: bytes, schema: Any, missing: list[str] | None = MISSING) -> pl.LazyFrame:
+        """The records, below the file's header, without which the first of them could not lack fields."""
+        return pl.scan_csv(
+            data,
+            schema=schema,
+            separator=self._separator,
+            null_values=missing,
+            infer_schema_length=INFERRED,
+        )
+
+    def _is_short(self, data: bytes, rows: int) -> bool:
+        """Whether some record has too few fields; a blank line is a record without values."""
+        width = len(self.schema) - 1
+        if b'"' in data:
+            data = re.sub(rb'"[^"]*"', b"", data)
+        # NumPy counts 8 MB in 1 ms, bytes.count in 5 ms.
+        lacking = (rows + 1) * width - np.count_nonzero(np.frombuffer(data, np.uint8) == ord(self._separator))
+        return bool(lacking > 0 and lacking > width * len(re.findall(rb"(?m)^\r?\n", data)))
+
+    def _reason(self, record: bytes, error: BaseException) -> BaseException:
+        fields, expected = self._fields(record), self._fields(self._header)
+        if fields is None:
+            return ValueError(UNCLOSED)
+        if expected is not None and len(fields) != len(expected):
+            return ValueError(f"{len(fields)} fields, expected {len(expected)}")
+        return error
+
+    def _fields(self, record: bytes) -> list[str] | None:
+        """The fields of a record; None where its quotes do not close."""
+        if record.count(b'"') % 2:
+            return None
+        text = record.decode(errors="replace").strip("\r\n")
+        try:
+            return next(csv.reader([text], delimiter=self._separator, strict=True), [])
+        except csv.Error:
+            return None
+
+    # ------------------------------------------------------------------------------------------- lines
+
+    def _end(self, data: bytes, before: bytes = b"") -> int:
+        """The end of the last whole record: a line that ends in quotes goes on."""
+        end = super()._end(data)
+        if b'"' not in data and b'"' not in before:
+            return end
+        quotes = before.count(b'"') + data.count(b'"', 0, end)
+        while end and quotes % 2:
+            last = data.rfind(b"\n", 0, end - 1) + 1
+            quotes -= data.count(b'"', last, end)
+            end = last
+        return end
+
+    def _first_end(self, data: bytes, start: int = 0) -> int:
+        """The end of the first record that begins at `start` or later; of the data, if a quote of it never closes."""
+        end = super()._first_end(data, start)
+        quotes = data.count(b'"', 0, end)
+        while quotes % 2 and end < len(data):
+            quote = data.find(b'"', end)
+            if quote < 0:
+                return len(data)
+            before, end = end, super()._first_end(data, quote)
+            quotes += data.count(b'"', before, end)
+        return end
+
+    def _header_end(self, data: bytes) -> int:
+        """The end of the line of names; blank lines before it belong to it."""
+        end = self._first_end(data)
+        while end < len(data) and not data[:end].strip():
+            end = self._first_end(data, end)
+        return end
+
+
+def _lacks(frame: pl.DataFrame) -> bool:
+    """Whether some value is missing, as where a record has too few fields, or stands for a missing one."""
+    return any(
+        column.null_count() > 0
+        or (column.dtype.is_float() and bool(column.is_nan().any()))
+        or (column.dtype == pl.String and bool(column.is_in(MISSING).any()))
+        for column in (series.rename("") for series in frame.iter_columns())  # Polars takes some names for patterns
+    )
+
+
+open_part = Delimited

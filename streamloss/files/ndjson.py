@@ -1,0 +1,68 @@
+"""NDJSON, also called JSON lines: an object a line, whose names are columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .columns import Selection
+from .inference import widened
+from .text import BYTE_ORDER_MARK, SAMPLE, Text
+
+NAN = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')  # which Python writes, and JSON does not know
+
+
+class NDJSON(Text):
+    """A file of objects; none has a header, and what one lacks is null."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        sample = next(self._blocks(0, SAMPLE), None)
+        if sample is None or not any(block.data.strip() for block in self._blocks(0, SAMPLE)):
+            self.rows, self.schema = 0, pl.Schema()
+            return
+        try:
+            self.schema = self._checked(sample, lambda data: self._scan(data, None).collect_schema())
+        except ValueError:
+            self.schema = self._checked(sample, widened)
+
+    def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
+        types = {name: schema[name] for name in columns.roots}
+        texts = [column.text for column in columns.columns if column.role == "by" and column.dtype == pl.String]
+
+        def parse(data: bytes) -> pl.DataFrame:
+            frame = columns.of(self._scan(data, types)).collect(engine="streaming")
+            for name in texts:
+                _check_text(data, name, frame.height)
+            return frame
+
+        return parse
+
+    def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
+        data = data.removeprefix(BYTE_ORDER_MARK)
+        if b"NaN" in data:
+            data = NAN.sub(rb"\1null", data)
+        return pl.scan_ndjson(data, schema=schema, infer_schema_length=None)
+
+    def _reason(self, record: bytes, error: BaseException) -> BaseException:
+        return ValueError("JSON has no Infinity") if b"Infinity" in record else error
+
+
+def _check_text(data: bytes, name: str, rows: int) -> None:
+    """Refuse what is no text in a column of text: Polars writes it out, and the keys 1 and "1" would become one."""
+    token = json.dumps(name, ensure_ascii=False).encode()
+    if data.count(token + b':"') + data.count(token + b': "') >= rows:
+        return
+    for found in re.finditer(re.escape(token) + rb'\s*:\s*(?!"|null|\s)', data):
+        start, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
+        value = json.loads(data[start : end if end >= 0 else None]).get(name)
+        if not isinstance(value, (str, type(None))):  # and it is no object within the object
+            raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
+
+
+open_part = NDJSON
