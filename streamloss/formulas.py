@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from functools import cache, partial
 from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numba import float32, float64
@@ -19,10 +19,11 @@ from numba.core import types
 from numba.core.dispatcher import Dispatcher
 
 from . import _jit
-from .losses import Loss, names_in
+from .losses import Loss, names_in, taken
 
 NAMES = ("log", "log1p", "exp", "expm1")
 OURS = {getattr(library, name): name for library in (math, np) for name in NAMES}  # what elementary.py has, too
+Copies: TypeAlias = dict[Any, Any]  # of helpers and modules, each made once
 _forms: dict[str, Callable[..., Any]] = {}  # by the fingerprints of losses
 
 
@@ -69,31 +70,44 @@ def _empty_copy(function: Any) -> FunctionType:
     return copy
 
 
-def _fill(copy: FunctionType, function: Any, helpers: dict[int, Any]) -> None:
+def _fill(copy: FunctionType, function: Any, copies: Copies) -> None:
     """Give a copy its variables."""
-    names = set(names_in(function.__code__))
+    names = frozenset(names_in(function.__code__))
     for name in names & function.__globals__.keys():
-        copy.__globals__[name] = _instead_of(function.__globals__[name], names, helpers)
+        copy.__globals__[name] = _instead_of(function.__globals__[name], names, copies)
     for cell, original in zip(copy.__closure__ or (), function.__closure__ or (), strict=True):
-        cell.cell_contents = _instead_of(original.cell_contents, names, helpers)
+        cell.cell_contents = _instead_of(original.cell_contents, names, copies)
 
 
-def _instead_of(value: Any, names: set[str], helpers: dict[int, Any]) -> Any:
+def _instead_of(value: Any, names: frozenset[str], copies: Copies) -> Any:
     """What takes the place of a variable's value, in a function that uses these names."""
-    if isinstance(value, (BuiltinFunctionType, np.ufunc)):
-        return _instead(value) if value in OURS else value
+    if _is_ours(value):
+        return _instead(value)
     if isinstance(value, ModuleType):
-        members = {name: vars(value).get(name) for name in names & set(NAMES)}
-        own = {name: _instead(member) for name, member in members.items() if member in OURS}
-        if own:
-            module = ModuleType(value.__name__)
-            vars(module).update(own, __getattr__=partial(getattr, value))
-            return module
+        return _instead_of_module(value, names, copies)
     if isinstance(value, Dispatcher) and value._can_compile and not value.locals:
-        if id(value) not in helpers:
+        if id(value) not in copies:
             copy = _empty_copy(value.py_func)
             # Rounded as the formula is, whatever its own flags.
-            helpers[id(value)] = _jit.inlined(copy)
-            _fill(copy, value.py_func, helpers)
-        return helpers[id(value)]
+            copies[id(value)] = _jit.inlined(copy)
+            _fill(copy, value.py_func, copies)
+        return copies[id(value)]
     return value
+
+
+def _instead_of_module(module: ModuleType, names: frozenset[str], copies: Copies) -> Any:
+    """A copy in which the members of these names are what they are now; others are looked up in the module."""
+    libraries = {name: vars(module).get(name) for name in names & set(NAMES)}
+    members = taken(module, names) | {name: value for name, value in libraries.items() if _is_ours(value)}
+    if not members:
+        return module
+    key = id(module), names
+    if key not in copies:
+        copy = copies[key] = ModuleType(module.__name__)
+        vars(copy).update({name: _instead_of(member, names, copies) for name, member in members.items()})
+        vars(copy)["__getattr__"] = partial(getattr, module)
+    return copies[key]
+
+
+def _is_ours(value: Any) -> bool:
+    return isinstance(value, (BuiltinFunctionType, np.ufunc)) and value in OURS

@@ -15,7 +15,7 @@ import numbers
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ import numpy as np
 from ._cached import cached_property
 
 USER_FUNCTION = "user's function "  # begins the spec of one
-Formula: TypeAlias = types.FunctionType | Any  # a scalar function
+Formula: TypeAlias = Callable[..., Any]  # a scalar function, plain or compiled with Numba
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,13 @@ class Loss:
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     is_builtin: bool = field(default=False, repr=False)  # a row of the table, so that repr(loss) says all about it
 
-    def __call__(self, **parameters: float) -> Loss:
-        """The same loss with other parameters; ValueError for one that is unknown or out of its domain."""
+    def __call__(self, *data: object, **parameters: float) -> Loss:
+        """Return the loss with other parameters, given by name; ValueError for one unknown or out of its domain."""
+        if data:
+            raise TypeError(
+                f"{self.name} takes parameters, and those by name; for its value on data, use"
+                f" streamloss.Accumulator({self.name!r}).update(labels, predictions).result()"
+            )
         for name, value in parameters.items():
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
@@ -66,7 +71,7 @@ class Loss:
                 raise TypeError(f"{name} of {self.name} must be a number, got {type(value).__name__}")
             low, high = self.domain.get(name, (-math.inf, math.inf))
             if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max) or value in (low, high):
-                raise ValueError(f"{name} of {self.name} must lie between {low} and {high}, got {value!r}")
+                raise ValueError(f"{name} of {self.name} must lie strictly between {low} and {high}, got {value!r}")
         values = {name: float(parameters.get(name, value)) for name, value in self.parameters.items()}
         return Loss(self.name, self.formula, values, self.domain, self.is_builtin)
 
@@ -106,20 +111,24 @@ class Loss:
         return Loss, (self.name, self.formula, dict(self.parameters), dict(self.domain))
 
 
-def _feed(digest: Any, value: Any, seen: set[int]) -> None:
-    """Feed what a formula computes: its code, and the values that it takes from its closure and its module."""
+def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) -> None:
+    """Feed what a formula computes: its code, and the values that it takes from its closure and from modules.
+
+    `names` are those that the code which uses the value mentions: of a module, no other values matter.
+    """
     value = getattr(value, "py_func", value)  # of a function compiled with Numba
     if id(value) in seen:
         return
     if isinstance(value, types.FunctionType):
         seen.add(id(value))
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        names = names_in(value.__code__)
         for part in (value.__code__, value.__defaults__, *cells):
-            _feed(digest, part, seen)
-        for name in names_in(value.__code__):
+            _feed(digest, part, seen, names)
+        for name in names:
             if name in value.__globals__:
                 _feed(digest, name, seen)
-                _feed(digest, value.__globals__[name], seen)
+                _feed(digest, value.__globals__[name], seen, names)
     elif isinstance(value, types.CodeType):
         digest.update(value.co_code + repr(value.co_names).encode())
         for constant in value.co_consts:
@@ -130,13 +139,29 @@ def _feed(digest: Any, value: Any, seen: set[int]) -> None:
         digest.update(b"(%d" % len(value))
         for part in value:
             _feed(digest, part, seen)
-    elif isinstance(value, (types.ModuleType, types.BuiltinFunctionType, np.ufunc, type)):
+    elif isinstance(value, types.ModuleType):
+        digest.update(value.__name__.encode())
+        if (id(value), *names) not in seen:
+            seen.add((id(value), *names))
+            for name, member in taken(value, names).items():
+                _feed(digest, name, seen)
+                _feed(digest, member, seen, names)
+    elif isinstance(value, (types.BuiltinFunctionType, np.ufunc, type)):
         digest.update(value.__name__.encode())
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
         digest.update(repr((type(value).__name__, value)).encode())
     else:  # nothing is known of it but which object it is; kept, so that no other object gets its number
         _kept.append(value)
         digest.update(repr((type(value).__qualname__, id(value))).encode())
+
+
+TAKEN = (bool, int, float, complex, str, tuple, np.generic, np.ndarray, types.ModuleType)
+
+
+def taken(module: types.ModuleType, names: Iterable[str]) -> dict[str, Any]:
+    """The members of a module that compiled code takes as they are: constants, compiled functions, modules."""
+    members = {name: vars(module)[name] for name in names if name in vars(module)}
+    return {name: member for name, member in members.items() if isinstance(member, TAKEN) or hasattr(member, "py_func")}
 
 
 def names_in(code: types.CodeType) -> list[str]:
@@ -159,8 +184,11 @@ def define(**domain: tuple[float, float]) -> Callable[[Formula], Loss]:
             if parameter.default is not inspect.Parameter.empty
         }
         loss = Loss(formula.__name__, formula, parameters, domain, is_builtin=True)
+        if loss.name in LOSSES:
+            raise ValueError(f"loss {loss.name} is in the table already")
         object.__setattr__(loss, "__doc__", formula.__doc__)
-        return LOSSES.setdefault(loss.name, loss)
+        LOSSES[loss.name] = loss
+        return loss
 
     return enter
 

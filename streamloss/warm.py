@@ -14,11 +14,11 @@ from .mergeable import NanPolicy
 
 
 def warmup(
-    losses: Iterable[str | Loss | Formula] = ("squared_error",),
+    losses: str | Loss | Formula | Iterable[str | Loss | Formula] = "squared_error",
     *,
     dtypes: Iterable[npt.DTypeLike] = (np.float32, np.float64),
-    nan: Iterable[NanPolicy] = ("propagate", "omit"),
-) -> int:
+    nan: NanPolicy | Iterable[NanPolicy] = ("propagate", "omit"),
+) -> None:
     """Compile the usual kernels into Numba's cache folder: for the image of a container, or before time counts.
 
     For each loss, dtype and policy: updates of arrays of that dtype, without weights and with an array of them, and of
@@ -27,30 +27,23 @@ def warmup(
 
     Parameters
     ----------
-    losses : iterable of str, Loss or callable, default ("squared_error",)
+    losses : str, Loss or callable, or iterable of them, default "squared_error"
         As for `Accumulator`.
     dtypes : iterable of dtype, default (float32, float64)
         Of labels, predictions and weights.
-    nan : iterable of {"omit", "propagate", "raise"}, default ("propagate", "omit")
+    nan : {"omit", "propagate", "raise"} or iterable of them, default ("propagate", "omit")
         `score` and the command use "omit", `Accumulator` "propagate".
-
-    Returns
-    -------
-    int
-        The number of accumulators that have been tried.
 
     Examples
     --------
     >>> import streamloss
-    >>> streamloss.warmup(dtypes=["float32"], nan=["propagate"])
-    1
+    >>> streamloss.warmup("absolute_error", dtypes=["float32"], nan="propagate")
 
     """
-    tried = 0
-    for loss, dtype, policy in itertools.product(list(losses), list(dtypes), list(nan)):
+    several = [losses] if isinstance(losses, (str, Loss)) or callable(losses) else list(losses)
+    policies = [nan] if isinstance(nan, str) else list(nan)
+    for loss, dtype, policy in itertools.product(several, list(dtypes), policies):
         accumulator = Accumulator(loss, nan=policy)
         one = np.ones(1, dtype)
         accumulator.update(one, one).update(one, one, one).update(1.0, 1.0)
         _ = accumulator + accumulator
-        tried += 1
-    return tried

@@ -81,6 +81,15 @@ def test_json_writes_nan_as_null_and_infinities_as_numbers(run, tmp_path):
     assert json.loads(run("score", *files, "--json").stdout)["results"]["mean"] is None
 
 
+def test_json_leaves_keys_as_they_are(run, tmp_path):
+    keys = ["Infinity Pool", 'say "Infinity"', "NaN", "back\\slash", "-Infinity"]
+    pl.DataFrame({"y": [math.inf] * 5, "p": np.zeros(5), "Infinity": keys}).write_parquet(tmp_path / "t.parquet")
+    done = run("score", tmp_path / "t.parquet", "--labels", "y", "--predictions", "p", "--by", "Infinity", "--json")
+    groups = json.loads(done.stdout)["groups"]
+    assert {group["key"]["Infinity"] for group in groups} == set(keys)
+    assert {group["results"]["mean"] for group in groups} == {math.inf}
+
+
 def test_the_table_shows_every_reduction_and_the_skipped_rows(run, flights_path):
     done = run("score", flights_path, *FLIGHTS)
     shown = {line.rsplit(maxsplit=1)[0]: line.rsplit(maxsplit=1)[1] for line in done.stdout.splitlines()[1:]}
@@ -543,7 +552,7 @@ WRONG = {
     "NaN": ([*N, "nan.npy", "--nan", "raise"], "nan='raise': nan.npy has NaN or null in row 2"),
     # options
     "unknown loss": ([*T, "--loss", "mse"], "loss 'mse' is unknown; there are: squared_error"),
-    "bad parameter": ([*T, "--loss", "huber(delta=-1)"], "delta of huber must lie between"),
+    "bad parameter": ([*T, "--loss", "huber(delta=-1)"], "delta of huber must lie strictly between"),
     "malformed loss": ([*T, "--loss", "huber(2)"], "loss 'huber(2)' is malformed"),
     "bad policy": ([*T, "--nan", "ignore"], "'ignore' is not one of"),
     "bad reduction": ([*T, "--reduction", "median"], "'median' is not one of"),

@@ -319,14 +319,19 @@ LOSSES = [
     ("a null", "huber(\0)", ValueError, "malformed"),
     ("parameter unknown", "huber(q=2)", ValueError, "huber has no parameter 'q'; it has: delta"),
     ("parameter of a loss without", "squared_error(delta=2)", ValueError, "no parameter 'delta'; it has: none"),
-    ("parameter zero", "huber(delta=0)", ValueError, "delta of huber must lie between 0.0 and inf, got 0"),
-    ("parameter negative", "huber(delta=-1.5)", ValueError, "delta of huber must lie between 0.0 and inf, got -1.5"),
-    ("parameter too large", "quantile(q=1)", ValueError, "q of quantile must lie between 0.0 and 1.0, got 1"),
+    ("parameter zero", "huber(delta=0)", ValueError, "delta of huber must lie strictly between 0.0 and inf, got 0"),
+    (
+        "parameter negative",
+        "huber(delta=-1.5)",
+        ValueError,
+        "delta of huber must lie strictly between 0.0 and inf, got -1.5",
+    ),
+    ("parameter too large", "quantile(q=1)", ValueError, "q of quantile must lie strictly between 0.0 and 1.0, got 1"),
     (
         "parameter half",
         "binary_cross_entropy(eps=0.5)",
         ValueError,
-        "eps of binary_cross_entropy must lie between 0.0 and 0.5",
+        "eps of binary_cross_entropy must lie strictly between 0.0 and 0.5",
     ),
     ("parameter text", "huber(delta='2')", ValueError, "is malformed; write it as huber"),
     ("parameter bool", "huber(delta=True)", ValueError, "is malformed"),
@@ -366,11 +371,16 @@ LOSS_CALLS = [
         "Loss out of its domain",
         lambda _: losses.huber(delta=NAN),
         ValueError,
-        "delta of huber must lie between 0.0 and inf, got nan",
+        "delta of huber must lie strictly between 0.0 and inf, got nan",
     ),
     ("Loss with text", lambda _: losses.quantile(q="0.5"), TypeError, "q of quantile must be a number, got str"),
     ("Loss beyond float", lambda _: losses.huber(delta=10**400), ValueError, "delta"),
-    ("Loss with a positional parameter", lambda _: losses.huber(2.0), TypeError, "positional"),
+    (
+        "Loss with a positional parameter",
+        lambda _: losses.huber(2.0),
+        TypeError,
+        "huber takes parameters, and those by name",
+    ),
 ]
 
 OTHER = Accumulator("absolute_error").update(V, V + 1)

@@ -1,7 +1,11 @@
 """The losses, one by one, against high precision and against their definitions elsewhere."""
 
 import math
+import os
 import pickle
+import subprocess
+import sys
+import types
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -211,6 +215,62 @@ def test_a_function_is_told_apart_by_the_values_that_it_takes_from_its_module_an
     assert before.loss != after.loss
     assert [one(looked_up(table), 1.0, 0.0) for table in (first, second)] == [1.0, 7.0]
     assert [one(helped(helper), 1.0, 0.0) for helper in (same, tenfold)] == [1.0, 10.0]
+
+
+def test_a_function_is_told_apart_by_the_constants_of_modules():
+    import numba
+
+    settings = types.ModuleType("settings")
+    settings.inner = types.ModuleType("inner")
+    settings.itself = settings
+
+    def direct():
+        return lambda label, prediction: settings.scale * (label - prediction)
+
+    def nested():
+        return lambda label, prediction: settings.inner.scale * (label - prediction)
+
+    def helped():
+        helper = numba.njit(lambda x: settings.itself.scale * x)
+        return lambda label, prediction: helper(label - prediction)
+
+    def called():
+        return lambda label, prediction: settings.scaled(label - prediction)
+
+    found = []
+    for scale in (1.0, 5.0):
+        settings.scale = settings.inner.scale = scale
+        settings.scaled = numba.njit([lambda x: x, lambda x: 5.0 * x][scale > 1.0])
+        found.append([Accumulator(make()) for make in (direct, nested, helped, called)])
+    assert [[each.update(1, 0).result() for each in row] for row in found] == [[1.0] * 4, [5.0] * 4]
+    assert not any(before.loss == after.loss for before, after in zip(*found, strict=True))
+
+
+def test_a_function_that_uses_numpy_stays_the_same_loss_in_another_process():
+    program = "import test_losses as t; print(t.Accumulator(t.of_numpy).loss.fingerprint)"
+    folder = os.path.dirname(__file__)
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=folder)
+    assert run.stdout.strip() == Accumulator(of_numpy).loss.fingerprint
+
+
+def of_numpy(label, prediction):
+    return np.sqrt(np.abs(label - prediction)) * np.pi + np.where(label > prediction, 1.0, 0.0)
+
+
+def test_a_loss_is_not_a_function_of_data():
+    with pytest.raises(
+        TypeError, match=r"use streamloss.Accumulator\('huber'\).update\(labels, predictions\).result\(\)"
+    ):
+        streamloss.losses.huber(1.0, 2.0)
+
+
+def test_a_loss_is_entered_into_the_table_once():
+    def squared_error(label, prediction):
+        return 7.0
+
+    with pytest.raises(ValueError, match="loss squared_error is in the table already"):
+        streamloss.losses.define()(squared_error)
+    assert one("squared_error", 1.0, 3.0) == 4.0
 
 
 def test_a_function_is_what_it_was_when_its_accumulator_was_made():

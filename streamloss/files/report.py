@@ -1,4 +1,4 @@
-"""What has been found, for programs: JSON and CSV. For people there is `table`.
+"""The results for programs: JSON and CSV. For people there is `table`.
 
 To add a form, write its function here and give it an option in `cli`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
 from .results import Found, Results
 
+TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')  # of JSON as Python writes it
 REDUCTIONS = tuple(reduction for reduction in Reduction if reduction is not Reduction.NONE)
 
 
@@ -42,7 +44,8 @@ def as_json(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> s
     names = key_names(results)
     bodies = {name: _body(found, names, reductions) for name, found in results.found.items()}
     content |= {"predictions": bodies} if len(bodies) > 1 else next(iter(bodies.values()))
-    return json.dumps(content, default=str).replace("Infinity", "1e999")
+    text = json.dumps(content, default=str)
+    return TEXT_OR_INFINITY.sub(lambda found: "1e999" if found[0] == "Infinity" else found[0], text)
 
 
 def _body(found: Found, names: Sequence[str], reductions: Sequence[Reduction]) -> dict[str, Any]:
