@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 INTERRUPTED = 130
 
@@ -10,8 +11,20 @@ if before is signal.default_int_handler:  # not where the shell has it ignored
     signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
+def _open_standard_streams() -> None:
+    """A program may be started without them, and the files that it opens next would get their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, as long as Python
+
+
 def main() -> None:
     """Load the command and run it."""
+    _open_standard_streams()
     from streamloss.cli import main as run
 
     signal.signal(signal.SIGINT, before)

@@ -206,7 +206,7 @@ def _checked_state(path: str | None) -> Path | None:
     if path is None:
         return None
     checked = outputs.check(path)
-    if checked.exists() and not checked.read_bytes().startswith(stored.MAGIC):
+    if checked.exists() and not stored.read(checked).startswith(stored.MAGIC):
         raise ValueError(f"cannot write {path}: it exists and holds no state of streamloss")
     return checked
 

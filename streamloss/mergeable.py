@@ -103,7 +103,7 @@ class Mergeable(ABC):
     def load(cls, path: str | os.PathLike[str], *, loss: Loss | Formula | None = None) -> Self:
         """Read what `save` wrote; the arguments and errors of `from_bytes`, and OSError."""
         try:
-            return cls.from_bytes(Path(path).read_bytes(), loss=loss)
+            return cls.from_bytes(stored.read(Path(path)), loss=loss)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
 

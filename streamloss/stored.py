@@ -51,6 +51,15 @@ def pack(kind: str, header: Mapping[str, Any], words: Words) -> bytes:
     return body + hashlib.sha256(body).digest()
 
 
+def read(path: Path) -> bytes:
+    """The bytes of a file, if it begins as those of a state do; ValueError for others, of which no more is read."""
+    if path.is_fifo() or path.is_char_device():
+        raise ValueError("it is no regular file")
+    with path.open("rb") as file:
+        beginning = file.read(len(MAGIC))
+        return beginning if beginning != MAGIC else beginning + file.read()
+
+
 def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
     """The kind, the header and the words in these bytes; ValueError for anything but what `pack` wrote."""
     if not isinstance(data, (bytes, bytearray, memoryview)):

@@ -42,6 +42,9 @@ class Arrays:
         self.keys = tuple(rng.integers(0, 5, ROWS).astype(str) for _ in columns.by)
         self.opened = 0
 
+    def check_unchanged(self):
+        pass
+
     def batches(self, start):
         self.opened += 1
         size = next(self.sizes)

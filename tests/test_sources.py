@@ -459,6 +459,7 @@ def make_wrong(folder):
     (folder / "late.ndjson").write_text('{"y":1,"p":2}\n' * 20_000 + '{"y":1,"p":\n' + '{"y":1,"p":2}\n')
     (folder / "text.ndjson").write_text('{"y":1,"p":2}\n' * 20_000 + '{"y":"one","p":2}\n')
     (folder / "not.ndjson").write_text("y,p\n1,2\n")
+    (folder / "cr.csv").write_bytes(b"y,p\r1,2\r")
     lines = "".join(f"{i},{i * i % 7919}\n" for i in range(30_000))
     squeezed = gzip.compress(("y,p\n" + lines).encode())
     (folder / "cut.csv.gz").write_bytes(squeezed[: len(squeezed) // 2])
@@ -555,6 +556,14 @@ WRONG = {
         ValueError,
         "no column 'ar_delay' for labels (did you mean 'arr_delay'?)",
     ),
+    "a name in two words": (table("t.parquet", "y p"), ValueError, "no column 'y p' for labels"),
+    "another name": (
+        table("t.parquet", "y AS p"),
+        ValueError,
+        "no column 'y AS p' for labels, and as an expression it ",
+    ),
+    "a comment": (table("t.parquet", "y--p"), ValueError, "no column 'y--p' for labels, and as an expression it would"),
+    "carriage returns": (table("cr.csv"), ValueError, "cr.csv has lines that end in CR alone, expected LF or CR LF"),
     "no prediction": (table("t.ndjson", "y", ["p", "q"]), ValueError, "t.ndjson has no column 'q' for predictions"),
     "no weights": (table("t.arrow", weights="w"), ValueError, "t.arrow has no column 'w' for weights"),
     "no key": (table("t.parquet", by=["nam"]), ValueError, "no column 'nam' for by (did you mean 'name'?)"),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .ahead import ahead
+from .paths import check_unchanged
 from .source import Batch, Columns, Position
 
 ELEMENTS = 1 << 22  # of a batch
@@ -82,6 +83,12 @@ class Arrays:
         # What lies in memory, or is mapped to it, is read by those who compute.
         at_hand = all(isinstance(each.array, np.ndarray) for each in self._operands.all)
         return self._batches(start) if at_hand else ahead(self._batches(start))
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if a file is not what it was when it was opened."""
+        for each in self._operands.all:
+            if each.identity is not None:
+                check_unchanged(each.name, each.identity)
 
     def _batches(self, start: Position) -> Iterator[Batch]:
         operands = self._operands.each(_begin)
@@ -184,7 +191,9 @@ def _read(named: Named, box: Box) -> Any:
     cut = tuple(slice(None) if length == 1 else part for length, part in zip(array.shape, box, strict=False))
     try:
         return array[cut] if array.shape else array[()]
-    except (OSError, ValueError, TypeError, RuntimeError, EOFError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged data can raise anything
         raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -60,10 +60,6 @@ class Checkpoint:
     """The checkpoint of a run: read at its beginning, written now and then."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float) -> None:
-        if isinstance(every, bool) or not isinstance(every, (int, float)):
-            raise TypeError(f"every must be a number of seconds, got {type(every).__name__}")
-        if not every >= 0:
-            raise ValueError(f"every must be at least 0 seconds, got {every}")
         self.path, self.every = path, every
         self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
         self._next = time.monotonic() + every
@@ -110,6 +106,14 @@ class Checkpoint:
         outputs.write(self.path, kept.to_bytes())
         end = time.monotonic()
         self._next = end + max(self.every, SHARE * (end - begin))
+
+
+def check_seconds(every: float) -> None:
+    """Refuse what is no time between two checkpoints."""
+    if isinstance(every, bool) or not isinstance(every, (int, float)):
+        raise TypeError(f"every must be a number of seconds, got {type(every).__name__}")
+    if not every >= 0:
+        raise ValueError(f"every must be at least 0 seconds, got {every}")
 
 
 def differences(was: Any, now: Any, name: str = "") -> Iterator[str]:

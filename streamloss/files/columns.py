@@ -76,6 +76,8 @@ def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = "" if text.isidentifier() else f", and as an expression it fails: {one_line(error)}"
         raise _missing(role, text, text, schema, name, reason) from None
+    if "--" in text or not expression.meta.undo_aliases().meta.eq(expression):
+        raise _missing(role, text, text, schema, name, ", and as an expression it would be a part of that alone")
     roots = tuple(dict.fromkeys(expression.meta.root_names()))
     for root in roots:
         if root not in schema:
@@ -93,6 +95,8 @@ def _row_by_row(expression: pl.Expr) -> bool:
     parts = [expression]
     while parts:
         part = parts.pop()
+        if not part.meta.root_names():
+            continue  # a constant, or a list of them, after IN
         try:
             if not part.meta.is_row_separable():
                 return False

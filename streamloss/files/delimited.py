@@ -37,6 +37,8 @@ class Delimited(Text):
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None:
             raise ValueError(f"{path} is empty, and has no header")
+        if b"\n" not in sample.data and b"\r" in sample.data.rstrip(b"\r"):
+            raise ValueError(f"{path} has lines that end in CR alone, expected LF or CR LF")
         self._header = sample.data[: self._header_end(sample.data)]
         names = self._names(self._header.removeprefix(BYTE_ORDER_MARK))
         self.repeated = {name for name in names if names.count(name) > 1}

@@ -65,7 +65,7 @@ class Lazy(_InMemory):
 
 
 class Pandas(_InMemory):
-    """A pandas DataFrame, converted a piece at a time."""
+    """A pandas DataFrame, converted a piece at a time; in each, columns of objects tell their type anew."""
 
     name = "the DataFrame"
 
@@ -77,20 +77,34 @@ class Pandas(_InMemory):
         self.schema = pl.Schema({name: _pandas_type(column) for name, column in self._columns.items()})
 
     def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
+        schema = self.schema
         for start in range(row, self.rows or 0, ROWS):
-            parts = {
-                name: pl.from_pandas(self._columns[name].iloc[start : start + ROWS], include_index=False)
-                for name in columns.roots
-            }
-            yield columns.of(pl.DataFrame(parts).cast({name: self.schema[name] for name in parts}))
+            parts = {name: self._series(name, start) for name in columns.roots}
+            types = pl.Schema({**schema, **{name: part.dtype for name, part in parts.items()}})
+            if types != schema:
+                columns, schema = columns.again(types, f"{self.name} (rows from {start:,} on)"), types
+            yield columns.of(pl.DataFrame(parts))
+
+    def _series(self, name: str, start: int) -> pl.Series:
+        try:
+            return _from_pandas(self._columns[name].iloc[start : start + ROWS])
+        except (TypeError, ValueError, *ERRORS) as error:  # objects of several kinds
+            reason = " ".join(str(error).split())
+            raise TypeError(f"column {name!r} of {self.name} (rows from {start:,} on): {reason}") from error
 
 
 def _pandas_type(column: Any) -> Any:
     try:
-        values: Any = pl.from_pandas(column.head(ROWS if column.dtype == object else 1))
-        return values.dtype
-    except (TypeError, ValueError, *ERRORS):  # objects of several kinds
+        return _from_pandas(column.head(ROWS if column.dtype == object else 1)).dtype
+    except (TypeError, ValueError, *ERRORS):
         return pl.Object()
+
+
+def _from_pandas(column: Any) -> pl.Series:
+    if column.dtype == object and column.isna().all():
+        return pl.repeat(None, len(column), dtype=pl.Null, eager=True)
+    converted: Any = pl.from_pandas(column, include_index=False)
+    return converted
 
 
 class Stream(_InMemory):
@@ -116,16 +130,22 @@ class Stream(_InMemory):
         yield from slices(batches, columns, row)
 
 
-class Frames(_InMemory):
+class Frames:
     """Frames that a program makes, one after the other, once."""
 
+    rows: int | None = None
+    size = 0
+    identity: Mapping[str, Any] = {}
+
     def __init__(self, first: Part, others: Iterator[Any]) -> None:
-        self.name, self.schema = "chunk 0", first.schema
+        self.name = first.name = "chunk 0"
+        self.schema = first.schema
         self._first, self._others = first, others
 
-    def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
-        yield from (piece.frame for piece in self._first.pieces(columns, row, 0))
+    def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
+        """The rows of all frames; what the program raises between them is its own."""
+        yield from self._first.pieces(columns, row, 0)
         for number, chunk in enumerate(self._others, 1):
             part = open_frame(chunk)
-            own = columns.again(part.schema, f"chunk {number}")
-            yield from (piece.frame for piece in part.pieces(own, 0, 0))
+            part.name = f"chunk {number}"
+            yield from part.pieces(columns.again(part.schema, part.name), 0, 0)

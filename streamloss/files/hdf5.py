@@ -17,15 +17,31 @@ def open_array(path: Path, member: str | None) -> Any:
     """A dataset of the file."""
     try:
         file = h5py.File(path, "r")
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, PermissionError):
-            raise
         raise ValueError(f"{path} is no readable HDF5 file: {error}") from error
+    try:
+        return _found(file, path, member)
+    except ValueError:
+        file.close()
+        raise
+    except Exception as error:  # damaged metadata can raise anything
+        file.close()
+        raise ValueError(f"{path} is no readable HDF5 file: {' '.join(str(error).split())}") from error
+
+
+def _found(file: Any, path: Path, member: str | None) -> Any:
+    """The dataset of that name, which links may lead to, or the only one."""
     datasets: list[str] = []
     groups: list[str] = []
     file.visititems(lambda name, item: (datasets if isinstance(item, h5py.Dataset) else groups).append(name))
-    if member is not None and member.strip("/") in ["", *groups]:
-        below = [name for name in datasets if name.startswith(member.strip("/"))]
+    wanted = None if member is None else member.strip("/")
+    if wanted in ["", *groups]:
+        below = [name for name in datasets if not wanted or name.startswith(f"{wanted}/")]
         raise ValueError(f"{path}:{member} is a group, expected a dataset, one of: {', '.join(below) or 'none'}")
-    dataset = file[chosen(path, member, datasets)]
+    is_linked = wanted is not None and isinstance(file.get(wanted), h5py.Dataset)
+    dataset = file[wanted if is_linked else chosen(path, member, datasets)]
+    if dataset.shape is None:
+        raise ValueError(f"{path}:{dataset.name.strip('/')} is empty: it has no shape, only a dtype")
     return dataset.asstr() if h5py.check_string_dtype(dataset.dtype) else dataset

@@ -166,7 +166,10 @@ class ParquetWriter:
         if losses.ndim != 2:
             raise ValueError(f"losses_out: {self.path} needs one loss a row, got rows of shape {losses.shape[2:]}")
         columns = [*map(_series, by), *map(pl.Series, losses)]
-        self.waiting.append(pl.DataFrame(dict(zip(self.names, columns, strict=True))))
+        frame = pl.DataFrame(dict(zip(self.names, columns, strict=True)))
+        if self.waiting and frame.schema != self.waiting[0].schema:
+            self._flush()
+        self.waiting.append(frame)
         self.rows += losses.shape[1]
         if sum(frame.height for frame in self.waiting) >= self.ROWS:
             self._flush()
@@ -179,7 +182,7 @@ class ParquetWriter:
 
         if self.waiting:
             path = self._part(self.parts)
-            frame = pl.concat(self.waiting, how="vertical_relaxed")
+            frame = pl.concat(self.waiting)
             with _polars_writes(self.path):
                 frame.write_parquet(path, compression="lz4")
             durable.sync(path)
@@ -201,14 +204,37 @@ class ParquetWriter:
         self._flush()
         whole = self.folder / "whole"
         parts = [pl.scan_parquet(self._part(part), glob=False) for part in range(self.parts)]
-        with _polars_writes(self.path):  # files may hold a key as integers of different widths
-            rows = pl.concat(parts, how="vertical_relaxed").collect_batches(chunk_size=self.ROWS, engine="streaming")
+        types: Any = {name: self._type(name, parts) for name in self.names}
+        with _polars_writes(self.path):
+            whole_rows = pl.concat([part.cast(types) for part in parts])
+            rows = whole_rows.collect_batches(chunk_size=self.ROWS, engine="streaming")
             tables = (frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest()) for frame in rows)
             table = next(tables)
             with pq.ParquetWriter(whole, table.schema, compression="zstd") as file:
                 for each in chain([table], tables):
                     file.write_table(each, self.ROWS)
         durable.place(whole, self.path)
+
+    def _type(self, name: str, parts: Sequence[Any]) -> Any:
+        """The type of a column, which files may hold in several; ValueError if no type of number has all values."""
+        import polars as pl
+
+        kinds = {part.collect_schema()[name] for part in parts} - {pl.Null()}
+        if len(kinds) < 2:
+            return kinds.pop() if kinds else pl.String()
+        whole = [part.select(pl.col(name)) for part in parts if part.collect_schema()[name].is_integer()]
+        ends = [part.select(low=pl.first().min(), high=pl.first().max()).collect().row(0) for part in whole]
+        numbers = [number for each in ends for number in each if number is not None]
+        low, high = min(numbers, default=0), max(numbers, default=0)
+        found: Any = pl.Float64()
+        exact = low >= -(2**53) and high <= 2**53
+        if all(kind.is_integer() for kind in kinds):
+            found = pl.UInt64() if high >= 2**63 else pl.Int64()
+            exact = high < 2**63 or low >= 0
+        if exact and all(kind.is_numeric() for kind in kinds):
+            return found
+        several = ", ".join(sorted(map(str, kinds)))
+        raise ValueError(f"losses_out: {self.path} has no type for the keys {name!r}, which are {several}")
 
     def discard(self) -> None:
         """Remove the parts."""
@@ -235,6 +261,8 @@ def _series(column: Any) -> Any:
     import polars as pl
 
     if isinstance(column, Coded):
+        if not column.values:
+            return pl.repeat(None, len(column.codes), dtype=pl.Null, eager=True)
         codes = pl.Series(np.asarray(column.codes, np.int64))
         return pl.Series(list(column.values), dtype=pl.String).gather(codes.set(codes < 0, None))
     if isinstance(column, np.ma.MaskedArray):

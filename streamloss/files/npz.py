@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from .members import chosen
 from .npy import header
 
 DISCARD = 1 << 20  # bytes at a time of what is passed over
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
 class Member(Streamed):
@@ -107,7 +108,5 @@ def open_array(path: Path, member: str | None) -> Member:
     name = chosen(path, member, list(members))
     try:
         return Member(path, members[name])
-    except OSError:
-        raise
     except Exception as error:  # a damaged header can raise anything
         raise ValueError(f"{path}:{name} is no readable array: {' '.join(str(error).split())}") from error

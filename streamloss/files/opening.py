@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from .arrays import Arrays, Named, Operands
 from .formats import ARRAYS, CONTAINERS, MEMBER, ending, opener, unknown
 from .iterables import Chunks
+from .paths import check_regular, state_of
 from .source import Columns, Source
 
 
@@ -37,8 +38,9 @@ def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None,
         return _arrays(labels, predictions, weights, by)
     paths = _paths(source)
     if paths is not None and len(paths) == 1 and ending(paths[0], CONTAINERS):
-        inside = [None if name is None else f"{paths[0]}:{name}" for name in (labels, weights)]
-        return _arrays(inside[0], [f"{paths[0]}:{p}" for p in predictions], inside[1], [f"{paths[0]}:{k}" for k in by])
+        file = paths[0].rstrip("/")
+        inside = [None if name is None else f"{file}:{name}" for name in (labels, weights)]
+        return _arrays(inside[0], [f"{file}:{p}" for p in predictions], inside[1], [f"{file}:{k}" for k in by])
     if paths is not None:
         return _tables().read(paths, _columns(labels, predictions, weights, by))
     if labels is None and predictions == (None,):  # of tuples
@@ -83,7 +85,7 @@ def _is_frame(value: Any) -> bool:
     return any(
         hasattr(value, each)
         for each in ("__arrow_c_stream__", "__arrow_c_array__", "iloc", "collect_schema", "to_batches")
-    )
+    ) and (not hasattr(value, "to_numpy") or hasattr(value, "columns"))  # a column alone is none
 
 
 def _tables() -> Any:
@@ -120,6 +122,8 @@ def _named(role: str, value: Any) -> Named:
         raise TypeError(f"{role} must be an array or its path, got None")
     if isinstance(value, (str, os.PathLike)):
         return _opened(os.fspath(value))
+    if hasattr(value, "to_numpy"):  # a column of a frame, of whose types NumPy knows few
+        value = value.to_numpy()
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__"):
         return Named(role, value)
     return Named(role, np.asarray(value))
@@ -137,24 +141,17 @@ def _opened(text: str) -> Named:
         raise IsADirectoryError(f"{path} is a directory, expected a file")
     if which is None:
         raise unknown(path, ARRAYS)
+    if which != ".zarr":
+        check_regular(path)
     array = opener(ARRAYS, which).open_array(Path(path), member)
-    states = [os.stat(each) for each in _files(path)]
     identity = {
         "path": os.path.realpath(path),
         "member": member,
-        "size": sum(status.st_size for status in states),
-        "mtime_ns": max(status.st_mtime_ns for status in states),
+        **state_of(path),
         "dtype": str(array.dtype),
         "shape": list(array.shape),
     }
     return Named(text, array, identity)
-
-
-def _files(path: str) -> Iterator[str]:
-    """The path, and everything below it: a Zarr store is a directory of many files."""
-    yield path
-    for folder, folders, names in os.walk(path):
-        yield from (os.path.join(folder, name) for name in (*folders, *names))
 
 
 def _is_zarr(path: str) -> bool:

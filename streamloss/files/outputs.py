@@ -33,6 +33,8 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[Path]:
     """The path, checked, for this run alone until it ends; ValueError where another run has it."""
     if not os.fspath(path):
         raise ValueError("cannot write '': the name of the file is empty")
+    if os.fspath(path).endswith(os.sep):
+        raise IsADirectoryError(f"cannot write {os.fspath(path)}: that names a directory")
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a directory")

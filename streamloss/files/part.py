@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ..keys import Coded
 from .columns import Selection
+from .paths import state_of
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
 ROWS = 1 << 20  # of a batch: 8 MB a column at the most
@@ -46,8 +47,7 @@ class Part(Protocol):
 
 def local_identity(path: Path) -> Mapping[str, Any]:
     """Where a file lies, its size and when it was changed."""
-    status = path.stat()
-    return {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {"path": str(path.resolve()), **state_of(str(path))}
 
 
 def readable(name: str, error: BaseException) -> ValueError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from .formats import TABLES, ending, unknown
@@ -81,6 +82,37 @@ def _pattern(pattern: str) -> Iterator[File]:
             yield File(path, _keys(path[fixed:]))
         elif "**" not in pattern:
             yield from (file._replace(keys={**_keys(path[fixed:]), **file.keys}) for file in _directory(path))
+
+
+def state_of(path: str) -> dict[str, int]:
+    """The bytes of a file and when it was changed last; of a directory, all that is below it, too."""
+    states = [os.stat(each) for each in _below(path)]
+    return {
+        "size": sum(status.st_size for status in states),
+        "mtime_ns": max(status.st_mtime_ns for status in states),
+    }
+
+
+def _below(path: str) -> Iterator[str]:
+    yield path
+    for folder, folders, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in (*folders, *names))
+
+
+def check_unchanged(name: str, identity: Mapping[str, Any]) -> None:
+    """Refuse a file that is not what it was, "size" and "mtime_ns"; what has been removed was read nonetheless."""
+    if "mtime_ns" not in identity or not os.path.lexists(identity["path"]):
+        return
+    now = state_of(identity["path"])
+    if now != {key: identity[key] for key in now}:
+        of = f", from {identity['size']} to {now['size']} bytes" if now["size"] != identity["size"] else ""
+        raise ValueError(f"{name} was changed{of} while it was read")
+
+
+def check_regular(path: str) -> None:
+    """Refuse pipes and devices."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
 
 
 def _directory(root: str) -> Iterator[File]:

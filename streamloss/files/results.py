@@ -75,7 +75,7 @@ class Results(NamedTuple):
 def read(path: Path, decode: Callable[[bytes], T]) -> T:
     """What a file holds; a ValueError names it."""
     try:
-        return decode(path.read_bytes())
+        return decode(stored.read(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
 

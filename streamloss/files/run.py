@@ -39,7 +39,12 @@ class Run:
 
     def go(self, tell: Callable[[], object], name: str) -> None:
         """Read all that is left; after each batch `tell` is called."""
-        if self._resume():
+        try:
+            done = self._resume()
+        except BaseException:
+            self._discard()
+            raise
+        if done:
             tell()
             return
         batches = self.source.batches(self.position)
@@ -54,6 +59,7 @@ class Run:
                 tell()
             if self.position.rows == 0:
                 raise ValueError(f"{name} has no rows")
+            self.source.check_unchanged()
             self._finish()
         except BaseException as error:
             self._stop(error)
@@ -102,6 +108,10 @@ class Run:
         """Keep what can be kept after KeyboardInterrupt; leave nothing half written where nothing will go on."""
         if isinstance(error, KeyboardInterrupt) and self._whole and self.position.rows:
             self._save()
+        self._discard()
+
+    def _discard(self) -> None:
+        """Remove the losses written so far, unless a checkpoint counts on them."""
         if self.losses is not None and (self.checkpoint is None or not self.checkpoint.path.exists()):
             self.losses.discard()
 

@@ -14,7 +14,7 @@ from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
 from . import outputs
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, check_seconds
 from .history import History
 from .losses_out import open_writer
 from .results import Results
@@ -145,8 +145,11 @@ def score(
     several = isinstance(predictions, (list, tuple))
     wanted = tuple(predictions) if several else (predictions,)
     keys = () if by is None else tuple(by) if isinstance(by, (list, tuple)) else (by,)
+    if history is not None and not isinstance(history, History):
+        raise TypeError(f"history must be a History, got {type(history).__name__}")
     if history is not None and keys:
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
+    check_seconds(every)
     make = GroupedAccumulator if keys else Accumulator
     made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # refuses what it does not know
     with ExitStack() as claims:

@@ -51,3 +51,7 @@ class Source(Protocol):
     def batches(self, start: Position) -> Iterator[Batch]:
         """The batches from a position on, always the same rows in the same order; batches may be cut differently."""
         ...
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if a file is not what it was when it was opened."""
+        ...

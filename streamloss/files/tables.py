@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ from .coding import Coder
 from .columns import Selection
 from .formats import TABLES, ending, opener
 from .part import ROWS, Part, Piece
-from .paths import File, find, is_url
+from .paths import File, check_regular, check_unchanged, find, is_url
 from .remote import Remote
 from .source import Batch, Columns, Position
 from .text import Text
@@ -50,6 +48,11 @@ class Table:
         if any(isinstance(part, frames.Frames) for part, _ in self._files):
             return batches
         return ahead(batches, size=lambda batch: len(batch.labels), enough=ROWS)
+
+    def check_unchanged(self) -> None:
+        """Raise ValueError if a file is not what it was when it was opened."""
+        for part, _ in self._files:
+            check_unchanged(part.name, part.identity)
 
     def _batches(self, start: Position) -> Iterator[Batch]:
         coders = [Coder() for _ in self.columns.by]
@@ -123,8 +126,7 @@ def _of_part(part: Part, columns: Columns) -> Table:
 def _open(path: str) -> Part:
     if is_url(path):
         return Remote(path)
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is no regular file, which can be read twice and from its middle")
+    check_regular(path)
     part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
     return part
 
