@@ -120,10 +120,10 @@ def markdown(sections: dict[str, Any]) -> str:
 
 def body(name: str, section: dict[str, Any], brief: bool = False) -> list[str]:
     """A section's tables, and what is missing from them; its brief ones if it has such."""
-    show = module(name).show
+    show, rows = module(name).show, section["rows"]
     if brief:
         show = getattr(module(name), "brief", show)
-    rows = section["rows"]
+        rows = [row for row in rows if getattr(module(name), "in_brief", bool)(row)]
     measured = any(not row.get("failure") for row in rows)
     missing = report.failures(rows)
     parts = [show(rows)] if measured else []

@@ -86,6 +86,11 @@ def calls_of_python(size: int) -> int:
     return count - 1  # without setprofile itself
 
 
+def in_brief(row: Row) -> bool:
+    """Whether the README shows it: not what says nothing to users."""
+    return "elements" not in row
+
+
 def show(rows: list[Row]) -> str:
     """Microseconds, a row for each library; then calls for each size."""
     timed = [
@@ -93,4 +98,5 @@ def show(rows: list[Row]) -> str:
     ]
     timed.sort(key=lambda row: WHAT.index(row["what"]))
     counted = [row for row in rows if "elements" in row]
-    return "\n\n".join(["Microseconds per call:", table(pivot(timed, "", "what", "microseconds")), table(counted)])
+    parts = ["Microseconds per call:", table(pivot(timed, "", "what", "microseconds"))]
+    return "\n\n".join([*parts, table(counted)] if counted else parts)
