@@ -41,7 +41,10 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(threads: int | None) -> None:
-    """Let updates use this many threads from now on; None for the default. It changes the time, never a result."""
+    """Let updates use this many threads from now on; None for the default. It affects speed, never a result.
+
+    Raises TypeError for what is neither an int nor None, and ValueError for less than 1.
+    """
     global _threads
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
         raise TypeError(f"threads must be an int or None, got {type(threads).__name__}")

@@ -41,7 +41,16 @@ class Accumulator(Mergeable):
         Whether to keep the sums of squares that `standard_error()` needs; updates take several times as long.
     device : str, default "auto"
         Where chunks are added: "auto", where their arrays are; "cuda" or "cuda:1", on that device, to which arrays in
-        host memory are copied piece by piece. A RuntimeError says what to install where there is none.
+        host memory are copied piece by piece. Files and pickles do not keep it: what is read from them is "auto".
+
+    Raises
+    ------
+    ValueError
+        For an unknown loss, reduction, NaN policy or device, and for a parameter out of its domain.
+    TypeError
+        For a function that does not take two arguments or that Numba cannot compile, and for a `device` that is no str.
+    RuntimeError
+        For a `device` that is not there; it says what to install where CUDA support is missing.
 
     Notes
     -----
@@ -159,7 +168,24 @@ class Accumulator(Mergeable):
         mask: npt.ArrayLike | None = None,
         out: npt.NDArray[np.floating[Any]] | None = None,
     ) -> Accumulator:
-        """Add a chunk of losses that have been computed already; otherwise as `update`.
+        """Add a chunk of losses that have been computed already.
+
+        Parameters
+        ----------
+        losses : array_like
+            Of any shape; the dtypes of `update`.
+        weights, mask, out
+            As for `update`, with the shape of losses for that of labels.
+
+        Returns
+        -------
+        Accumulator
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As `update` does.
 
         Examples
         --------
@@ -312,6 +338,11 @@ class Accumulator(Mergeable):
         return standard_error(self._state, self._reduction if reduction is None else as_reduction(reduction))
 
     @property
+    def device(self) -> str:
+        """Where chunks are added: "auto", where their arrays are, or "cuda:N"."""
+        return "auto" if self._device is None else f"cuda:{self._device}"
+
+    @property
     def count(self) -> int:
         """The number of elements, without those masked or skipped."""
         return int(self._state[COUNT])
@@ -380,9 +411,9 @@ class Accumulator(Mergeable):
         return self
 
     def __repr__(self) -> str:
-        return f"Accumulator({self._loss!r}, {self.evidence()})"
+        return f"Accumulator({self._loss!r}, {self._evidence()})"
 
-    def evidence(self) -> str:
+    def _evidence(self) -> str:
         """The number of elements and the result, as `repr` shows them."""
         shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
         skipped = f", skipped={self.skipped_count:_}" if self.skipped_count else ""
@@ -418,7 +449,7 @@ class Accumulator(Mergeable):
 
     @property
     def state(self) -> Words:
-        """The state, a copy: int64, the same words for the same exact sums.
+        """The state, a copy: int64 of shape (145,), or (358,) with `stderr`; the same words for the same exact sums.
 
         States of equal losses can be added word by word by anything that adds int64 (up to 2**31 of them), and read
         with `from_state`. `streamloss.exact` says what the words mean.
@@ -436,7 +467,19 @@ class Accumulator(Mergeable):
     ) -> Accumulator:
         """The accumulator with this state, which may be a sum of states.
 
-        Raises TypeError for another dtype than int64 and ValueError for another length or negative counts.
+        Parameters
+        ----------
+        state : array_like of int64, of shape (145,) or (358,)
+            What `state` returned, or the sum of several; the longer one is of an accumulator with `stderr`.
+        loss, reduction, nan
+            As for `Accumulator`.
+
+        Raises
+        ------
+        TypeError
+            For another dtype than int64.
+        ValueError
+            For another length or negative counts.
 
         Examples
         --------

@@ -335,7 +335,7 @@ class GroupedAccumulator(Mergeable):
         return self
 
     def __repr__(self) -> str:
-        return f"GroupedAccumulator({self._loss!r}, groups={len(self):_}, {self.total().evidence()})"
+        return f"GroupedAccumulator({self._loss!r}, groups={len(self):_}, {self.total()._evidence()})"
 
     def _repr_html_(self) -> str:
         shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction

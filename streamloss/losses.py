@@ -23,6 +23,20 @@ import numpy as np
 
 from ._cached import cached_property
 
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "absolute_error",
+    "as_loss",
+    "binary_cross_entropy",
+    "derivative",
+    "derivative_of",
+    "huber",
+    "log_cosh",
+    "quantile",
+    "squared_error",
+    "squared_log_error",
+]
 USER_FUNCTION = "user's function "  # begins the spec of one
 Formula: TypeAlias = Callable[..., Any]  # a scalar function, plain or compiled with Numba
 

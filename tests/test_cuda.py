@@ -379,6 +379,14 @@ def test_the_host_writes_one_piece_while_the_other_is_added(monkeypatch):
 
 
 @on_cuda
+def test_an_accumulator_says_where_it_adds():
+    accumulator = Accumulator(device="cuda").update(numbers(3), numbers(3))
+    assert (Accumulator().device, accumulator.device, accumulator.copy().device) == ("auto", "cuda:0", "cuda:0")
+    kept = pickle.loads(pickle.dumps(accumulator))
+    assert (kept.device, kept == accumulator) == ("auto", True)  # where it is read there may be no device
+
+
+@on_cuda
 def test_an_update_of_many_pieces_lands_whole_or_not_at_all(monkeypatch):
     from streamloss.cuda import staged
 
