@@ -123,7 +123,7 @@ class GroupedAccumulator(Mergeable):
         arguments = arrays.checked(labels, predictions, weights, mask, out)
         shape = arguments.labels.shape
         codes, found, kinds = self._looked_up(by, shape)
-        chunk = arrays.laid_out(arguments._replace(codes=codes.reshape(shape[:1] + (1,) * (len(shape) - 1))))
+        chunk = arrays.laid_out(arguments, codes.reshape(codes.shape + (1,) * (len(shape) - 1)))
         states = grouping.added(loss, chunk, self._nan != "propagate", len(found), self._states.shape[1])
         if self._nan == "raise" and states[:, SKIPPED].any():
             raise arrays.find_nan(labels, predictions, weights, mask)
@@ -151,7 +151,7 @@ class GroupedAccumulator(Mergeable):
         return read
 
     def _check_kinds(self, kinds: tuple[str | None, ...]) -> None:
-        if self._kinds is None:
+        if self._kinds is None or kinds == self._kinds:
             return
         if len(kinds) != len(self._kinds):
             raise ValueError(f"by must have as many columns as before, {len(self._kinds)}, got {len(kinds)}")
@@ -161,8 +161,8 @@ class GroupedAccumulator(Mergeable):
 
     def _step(self, found: list[Key], kinds: tuple[str | None, ...], states: Words, sign: int) -> GroupedAccumulator:
         """Add the states of groups to those here, or subtract them: whole, or not at all."""
-        present = _present(states)
-        if not present.all():
+        if np.count_nonzero(states[:, COUNT]) < len(found):  # keys of which no row may be there
+            present = _present(states)
             found = [key for key, here in zip(found, present, strict=True) if here]
             states = states[present]
         if not found:
@@ -174,8 +174,9 @@ class GroupedAccumulator(Mergeable):
                 self._check_kinds(kinds)
                 rows = self._rows_of(found)
                 grouping.add_states(self._states, rows, states, sign, done)
-                known = self._kinds or (None,) * len(kinds)
-                self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
+                if kinds != self._kinds:
+                    known = self._kinds or (None,) * len(kinds)
+                    self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
         except BaseException:
             if done[0]:  # KeyboardInterrupt came when it was done already
                 with self._lock:
@@ -186,7 +187,7 @@ class GroupedAccumulator(Mergeable):
 
     def _rows_of(self, found: list[Key]) -> Words:
         """The rows of these keys, new ones for new keys."""
-        wanted = len(self._rows) + sum(key not in self._rows for key in found)
+        wanted = len(self._rows) + len(found) - sum(map(self._rows.__contains__, found))
         if wanted > len(self._states):
             larger = np.zeros((max(wanted, 2 * len(self._states)), self._states.shape[1]), np.int64)
             larger[: len(self._states)] = self._states
