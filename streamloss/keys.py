@@ -23,8 +23,10 @@ Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 FEW = 1 << 10  # integers this close together are their own codes
 TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
+SCALARS = frozenset({*KINDS, type(None)})
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+SHORTEST_TIME = len("2026-01-31 23:59:59")
 
 
 class Coded(NamedTuple):
@@ -72,9 +74,10 @@ def columns_of(by: Any) -> list[Any] | None:
 
 
 def holds_columns(parts: list[Any]) -> bool:
-    """Whether a part of a list holds several keys; one part of each type is looked at."""
-    one_of_each = dict(zip(map(type, parts), parts, strict=True)).values()
-    return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in one_of_each)
+    """Whether a part of a list holds several keys."""
+    if SCALARS.issuperset(map(type, parts)):
+        return False
+    return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in parts)
 
 
 def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
@@ -226,21 +229,29 @@ def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Any]]:
     return renamed[codes], list(numbering)
 
 
+def form_of(key: Any) -> Any:
+    """The one form of a key, of one column or of several."""
+    return tuple(map(form, key)) if isinstance(key, tuple) else form(key)
+
+
 def form(value: Any) -> Any:
-    """The one form of a key."""
+    """The one form of a key in its column: text that is a time is written as all times are."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or type(value) in (str, bool, int):
+    if value is None or type(value) in (bool, int):
         return value
+    if type(value) is str:
+        return timestamp(value)
     if type(value) is float:
         if value != value:
             return None
         return int(value) if value.is_integer() else value
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
         return None
-    for plain in (str, int):
-        if isinstance(value, plain):
-            return plain(value)
+    if isinstance(value, str):
+        return timestamp(str(value))
+    if isinstance(value, int):
+        return int(value)
     if hasattr(value, "isoformat"):
         return timestamp(value.isoformat())
     return value
@@ -248,7 +259,7 @@ def form(value: Any) -> Any:
 
 def timestamp(text: str) -> str:
     """A time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
-    match = TIME.fullmatch(text)
+    match = TIME.fullmatch(text) if len(text) >= SHORTEST_TIME else None
     if match is None:
         return text
     day, clock, fraction, zone = match.groups(default="")
