@@ -194,17 +194,16 @@ def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
     """
     if values.size == 0:
         return [], np.zeros(values.shape, np.int32)
-    if values.dtype == np.bool_:
+    if values.dtype.kind == "b":
         found, codes = number(values.view(np.uint8))
         return list(map(bool, found)), codes
-    lowest = values.min()
-    low, high = int(lowest), int(values.max())
+    low, high = int(values.min()), int(values.max())
     if high - low >= max(TABLE, 4 * values.size):
         distinct, inverse = np.unique(values, return_inverse=True)
         return distinct.tolist(), inverse.astype(np.int32)
     if high - low < FEW:
-        return list(range(low, high + 1)), _above(lowest, values, np.int32)
-    offsets = _above(lowest, values, np.int64)
+        return list(range(low, high + 1)), _above(low, values, np.int32)
+    offsets = _above(low, values, np.int64)
     present = np.zeros(high - low + 1, np.bool_)
     present[offsets] = True
     numbers = np.cumsum(present, dtype=np.int32)
@@ -212,11 +211,11 @@ def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
     return [low + offset for offset in np.flatnonzero(present).tolist()], numbers[offsets]
 
 
-def _above(lowest: Any, values: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
-    """How far integers of any dtype are above the lowest: what overflows on the way does so twice."""
-    if lowest == 0:
+def _above(low: int, values: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+    """How far integers of any dtype are above the lowest of them: what wraps around on the way does so twice."""
+    if low == 0:
         return values.astype(dtype)
-    return np.subtract(values, lowest, dtype=dtype, casting="unsafe")
+    return np.subtract(values, values.dtype.type(low), dtype=dtype, casting="unsafe")
 
 
 def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Any]]:

@@ -263,6 +263,18 @@ def test_keys_are_the_same_whatever_dtype_nulls_made_of_them():
     assert whole.keys() == [None, 1, 2]
 
 
+@pytest.mark.parametrize("spread", [3, 1000, 9000, 100_000])
+@pytest.mark.parametrize("low", [-(2**63), -(2**31) - 500, -500, 0, 1, 2**31 - 500, 2**32 - 500, 2**63 - 500, 2**63])
+def test_whole_numbers_wherever_they_lie(low, spread):
+    by = [low + int(offset) for offset in np.random.default_rng(7).integers(0, spread, 2000)]
+    labels = np.arange(2000.0)
+    array = np.array(by, np.uint64 if low + spread > 2**63 else np.int64)
+    sums = {}
+    for key, label in zip(by, labels.tolist(), strict=True):
+        sums[key] = sums.get(key, 0.0) + label
+    assert GroupedAccumulator().update_losses(labels, by=array).result("sum") == sums
+
+
 def test_numbers_far_apart_and_many():
     by = np.random.default_rng(5).integers(-(2**62), 2**62, 3000)
     by[::7] = by[0]
