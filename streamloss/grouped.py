@@ -89,7 +89,8 @@ class GroupedAccumulator(Mergeable):
         by : array_like, tuple of array_like, or frame
             The key of each row: an array of integers, strings, bools or floats of length rows, in which None, NaN, NaT
             and what a numpy.ma mask hides are the key None, a group of its own; or one key for all rows; or a tuple of
-            such columns, whose keys are tuples.
+            such columns, whose keys are tuples. Times are text, and text such as "2026-01-31 12:00:00.50" is the same
+            key as that time: "2026-01-31T12:00:00.5".
 
         Returns
         -------
