@@ -5,19 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 import streamloss
 
 from . import exactly
-from .machine import time_short
+from .machine import Array, time_short
 from .plan import Plan, Row, Rows, progress
 from .report import pivot, table
 from .streams import STREAMS, Kind
 
 TITLE = "Small updates"
 BATCH = 32
+GROUPS = 4
+KEYS: dict[str, Callable[[Array], Any]] = {
+    "integer keys": lambda codes: codes,
+    "keys of text": lambda codes: [f"group {code}" for code in codes.tolist()],
+}
 WHAT = ("update", "update, weights", "result")
 
 
@@ -34,6 +40,10 @@ def run(plan: Plan) -> Rows:
             if kind.name.startswith("streamloss"):
                 raise
             yield {"library": kind.name, "what": "update", "failure": f"{type(error).__name__}: {error}"[:200]}
+    for name in KEYS:
+        library = f"GroupedAccumulator, {GROUPS} groups, {name}"
+        progress(f"small: {library}")
+        calls |= {(library, what, BATCH): call for what, call in _calls_of_groups(name).items()}
     named = {" | ".join(map(str, key)): call for key, call in calls.items()}
     # A millisecond fits between two interruptions by whatever else the machine does; ten seldom do.
     seconds = time_short(named, plan.pick(1, 200), plan.pick(1e-4, 0.001))
@@ -58,6 +68,25 @@ def _calls(kind: Kind, batch: int) -> dict[str, Callable[[], object]]:
         assert abs(result - exact) <= tolerance * exact, f"{kind.name} answers {result!r}, not {exact!r}"
         calls["update" if weights is None else "update, weights"] = partial(stream.update, *arrays)
         calls["result"] = stream.result
+    return calls
+
+
+def _calls_of_groups(name: str) -> dict[str, Callable[[], object]]:
+    """The same calls for rows of groups, whose answers are asserted group by group."""
+    rng = np.random.default_rng(3)
+    y, p, w = (rng.random(BATCH, dtype=np.float32) for _ in range(3))
+    codes = rng.permutation(np.arange(BATCH) % GROUPS)
+    by = KEYS[name](codes)
+    calls: dict[str, Callable[[], object]] = {}
+    for what, weights in {"update": (), "update, weights": (w,)}.items():
+        accumulator = streamloss.GroupedAccumulator().update(y, p, *weights, by=by)
+        for code in range(GROUPS):
+            rows = codes == code
+            exact = exactly.squared_error(y[rows], p[rows], *(weight[rows] for weight in weights))
+            result = accumulator.result("mean")[KEYS[name](codes[rows])[0]]
+            assert result == exact, f"group {code} answers {result!r}, not {exact!r}"
+        calls[what] = partial(accumulator.update, y, p, *weights, by=by)
+        calls["result"] = partial(accumulator.result, "mean")
     return calls
 
 

@@ -72,12 +72,12 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Whole | None:
     return labels, predictions, weights, None, None, 0, labels.size
 
 
-def laid_out(arguments: Arguments) -> Chunk:
-    """A chunk of arguments that have been checked, read in place if that can be."""
+def laid_out(arguments: Arguments, codes: Array | None = None) -> Chunk:
+    """A chunk of arguments that have been checked, read in place if that can be; with codes for groups of rows."""
     try:
-        return in_place(arguments)
+        return in_place(arguments, codes)
     except NotInPlaceError:
-        return in_pieces(arguments)
+        return in_pieces(arguments, codes)
 
 
 def from_torch(value: Any) -> Any:
@@ -117,6 +117,8 @@ def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) ->
 
 def on_device(value: Any) -> bool:
     """Whether an array lies on a CUDA device."""
+    if type(value) is ARRAY:
+        return False
     is_cuda = getattr(value, "is_cuda", None)  # of torch, which refuses the next question for some tensors
     if is_cuda is not None:
         return bool(is_cuda)
@@ -128,7 +130,7 @@ def on_device(value: Any) -> bool:
 
 def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     """The argument as an array of a dtype that converts exactly to float64; its numpy.ma mask goes into `masks`."""
-    if type(value) is not np.ndarray:
+    if type(value) is not ARRAY:
         value = as_array(name, value, masks)
     dtype = value.dtype
     if dtype in FLOATS or dtype.kind in "biu" or (dtype.kind == "f" and dtype.itemsize <= 8):
@@ -145,6 +147,8 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
     The mask of a numpy.ma array goes into `masks`, with the value by which it keeps an element.
     """
+    if type(value) is ARRAY:
+        return value
     if isinstance(value, np.ma.MaskedArray):
         if value.mask is not np.ma.nomask:
             masks.append((np.asarray(value.mask), False))

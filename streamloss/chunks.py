@@ -45,7 +45,6 @@ class Arguments(NamedTuple):
     mask: Array | None
     out: Array | None
     masks: list[tuple[Array, bool]]  # of numpy.ma arrays: a mask, and the value that keeps an element
-    codes: Array | None = None  # of each row's group, shaped (rows, 1, ...)
 
 
 class Direct:
@@ -171,9 +170,9 @@ class NotInPlaceError(Exception):
     """Raised where an array cannot be read where it lies."""
 
 
-def in_place(arguments: Arguments) -> Direct:
-    """A chunk that is read where it lies; NotInPlaceError if that cannot be."""
-    labels, predictions, weights, mask, out, masks, codes = arguments
+def in_place(arguments: Arguments, codes: Array | None = None) -> Direct:
+    """A chunk that is read where it lies; NotInPlaceError if that cannot be. Codes have the shape (rows, 1, ...)."""
+    labels, predictions, weights, mask, out, masks = arguments
     if masks or labels.dtype not in FLOATS or predictions.dtype not in FLOATS:
         raise NotInPlaceError
     flags = labels.flags.num & predictions.flags.num
@@ -230,9 +229,9 @@ def in_vectors(operand: Array | Run, size: int) -> Array | Shared:
     return ((entries, repeat // VECTOR, period),)
 
 
-def in_pieces(arguments: Arguments) -> Staged:
-    """A chunk that is copied piece by piece."""
-    labels, predictions, weights, mask, out, masks, codes = arguments
+def in_pieces(arguments: Arguments, codes: Array | None = None) -> Staged:
+    """A chunk that is copied piece by piece. Codes have the shape (rows, 1, ...)."""
+    labels, predictions, weights, mask, out, masks = arguments
     if mask is not None:
         masks = [*masks, (mask, True)]
     shape = labels.shape or (1,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from .losses import PRECOMPUTED, Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, as_reduction, reduce, standard_error
 
+Default = TypeVar("Default")
 SHOWN = 50  # groups, in a notebook
 
 
@@ -88,7 +89,8 @@ class GroupedAccumulator(Mergeable):
         by : array_like, tuple of array_like, or frame
             The key of each row: an array of integers, strings, bools or floats of length rows, in which None, NaN, NaT
             and what a numpy.ma mask hides are the key None, a group of its own; or one key for all rows; or a tuple of
-            such columns, whose keys are tuples.
+            such columns, whose keys are tuples. Times are text, and text such as "2026-01-31 12:00:00.50" is the same
+            key as that time: "2026-01-31T12:00:00.5".
 
         Returns
         -------
@@ -123,7 +125,7 @@ class GroupedAccumulator(Mergeable):
         arguments = arrays.checked(labels, predictions, weights, mask, out)
         shape = arguments.labels.shape
         codes, found, kinds = self._looked_up(by, shape)
-        chunk = arrays.laid_out(arguments._replace(codes=codes.reshape(shape[:1] + (1,) * (len(shape) - 1))))
+        chunk = arrays.laid_out(arguments, codes.reshape(codes.shape + (1,) * (len(shape) - 1)))
         states = grouping.added(loss, chunk, self._nan != "propagate", len(found), self._states.shape[1])
         if self._nan == "raise" and states[:, SKIPPED].any():
             raise arrays.find_nan(labels, predictions, weights, mask)
@@ -145,13 +147,13 @@ class GroupedAccumulator(Mergeable):
     def _looked_up(self, by: Any, shape: tuple[int, ...]) -> keys.Keys:
         """The keys of the rows of a chunk of that shape."""
         if not shape:
-            raise ValueError("labels must have a leading dimension, that of the rows which by groups; got a scalar")
+            raise ValueError("labels must have at least one dimension (the rows that `by` groups), got a scalar")
         read = keys.read(by, shape[0])
         self._check_kinds(read.kinds)
         return read
 
     def _check_kinds(self, kinds: tuple[str | None, ...]) -> None:
-        if self._kinds is None:
+        if self._kinds is None or kinds == self._kinds:
             return
         if len(kinds) != len(self._kinds):
             raise ValueError(f"by must have as many columns as before, {len(self._kinds)}, got {len(kinds)}")
@@ -161,8 +163,8 @@ class GroupedAccumulator(Mergeable):
 
     def _step(self, found: list[Key], kinds: tuple[str | None, ...], states: Words, sign: int) -> GroupedAccumulator:
         """Add the states of groups to those here, or subtract them: whole, or not at all."""
-        present = _present(states)
-        if not present.all():
+        if np.count_nonzero(states[:, COUNT]) < len(found):  # keys of which no row may be there
+            present = _present(states)
             found = [key for key, here in zip(found, present, strict=True) if here]
             states = states[present]
         if not found:
@@ -174,8 +176,9 @@ class GroupedAccumulator(Mergeable):
                 self._check_kinds(kinds)
                 rows = self._rows_of(found)
                 grouping.add_states(self._states, rows, states, sign, done)
-                known = self._kinds or (None,) * len(kinds)
-                self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
+                if kinds != self._kinds:
+                    known = self._kinds or (None,) * len(kinds)
+                    self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
         except BaseException:
             if done[0]:  # KeyboardInterrupt came when it was done already
                 with self._lock:
@@ -186,12 +189,15 @@ class GroupedAccumulator(Mergeable):
 
     def _rows_of(self, found: list[Key]) -> Words:
         """The rows of these keys, new ones for new keys."""
-        wanted = len(self._rows) + sum(key not in self._rows for key in found)
+        new = [key for key in found if key not in self._rows]
+        wanted = len(self._rows) + len(new)
         if wanted > len(self._states):
             larger = np.zeros((max(wanted, 2 * len(self._states)), self._states.shape[1]), np.int64)
             larger[: len(self._states)] = self._states
             self._states = larger
-        return np.array([self._rows.setdefault(key, len(self._rows)) for key in found], np.int64)
+        for key in new:
+            self._rows.setdefault(key, len(self._rows))
+        return np.fromiter(map(self._rows.__getitem__, found), np.int64, len(found))
 
     # ------------------------------------------------------------------------------------------- asking
 
@@ -223,6 +229,15 @@ class GroupedAccumulator(Mergeable):
         found, states = self._canonical()
         return ((key, self._alone(state)) for key, state in zip(found, states, strict=True))
 
+    def values(self) -> Iterator[Accumulator]:
+        """The groups, each an accumulator of its own, in the order of their keys."""
+        return (group for _, group in self.items())
+
+    def get(self, key: Key, default: Default | None = None) -> Accumulator | Default | None:
+        """The group of that key, a copy, or the default if there is none."""
+        group = self._find(key)
+        return default if group is None else group
+
     def __iter__(self) -> Iterator[Key]:
         return iter(self.keys())
 
@@ -236,31 +251,35 @@ class GroupedAccumulator(Mergeable):
 
     def __getitem__(self, key: Key) -> Accumulator:
         """The group of that key, a copy; KeyError if there is none."""
+        group = self._find(key)
+        if group is None:
+            raise KeyError(f"no group {key!r} among {len(self)}")
+        return group
+
+    def _find(self, key: Key) -> Accumulator | None:
         with self._lock:
             row = self._row_of(key)
             state = None if row is None else self._states[row].copy()
-        if state is None:
-            raise KeyError(f"no group {key!r} among {len(self)}")
-        return self._alone(state)
+        return None if state is None else self._alone(state)
 
     def _row_of(self, key: Key) -> int | None:
         """The row of a key's state, if it has elements."""
-        row = self._rows.get(tuple(map(keys.form, key)) if isinstance(key, tuple) else keys.form(key))
+        row = self._rows.get(keys.form_of(key))
         return row if row is not None and _present(self._states[row : row + 1]).all() else None
 
     @property
     def count(self) -> int:
-        """The number of elements in all groups, without those masked or skipped."""
+        """The number of elements, without those masked or skipped: the total of all groups."""
         return self._counted(COUNT)
 
     @property
     def nonzero_count(self) -> int:
-        """The number of elements in all groups whose weight is not 0."""
+        """The number of elements whose weight is not 0: the total of all groups."""
         return self._counted(NONZERO)
 
     @property
     def skipped_count(self) -> int:
-        """The number of elements in all groups left out because of NaN."""
+        """The number of elements left out because of NaN: the total of all groups."""
         return self._counted(SKIPPED)
 
     def _counted(self, word: int) -> int:
@@ -371,6 +390,7 @@ class GroupedAccumulator(Mergeable):
     def _filled(self, found: list[Key], states: Words) -> GroupedAccumulator:
         """Take over groups that come from outside."""
         exact.check_counts(states, "the data has counts that no elements have")
+        found = list(map(keys.form_of, found))  # earlier versions kept text of times as it came
         return self._step(found, keys.kinds_of(found), states, 1)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -261,7 +261,7 @@ def accumulate_groups(
     """Add the elements from start to stop of a chunk to the rows of `states` that their codes say; without carrying.
 
     The other arguments are those of `cpu.accumulate`, and there are at most 2**20 elements. Weights that all elements
-    share are left to `add_weights`.
+    share are left to `_complete`.
     """
     terms, used_weights, counts = room(TILE, float64), room(TILE, float64), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)
@@ -288,20 +288,18 @@ def accumulate_groups(
     settle_tallies(tallies, windows, states)
 
 
-def _carry_all(states: Any) -> None:
+def _complete(states: Any, shared: bool, weight: float) -> None:
+    """Carry states; if their elements share a weight, add it to them first, once for each."""
     for i in range(len(states)):
-        carry_state(states[i])
-
-
-def _add_weights(states: Any, weight: float) -> None:
-    """Add to fresh states the weights of their elements, which all have the same."""
-    for i in range(len(states)):
-        left = states[i, COUNT]
-        states[i, NONZERO] = left if weight != 0.0 else 0
-        while left > 0:
-            times = smaller(left, MOST_TIMES)
-            deposit_float(states[i, WEIGHTS : WEIGHTS + SUM_WORDS], weight, times)
-            left -= times
+        state = states[i]
+        if shared:
+            left = state[COUNT]
+            state[NONZERO] = left if weight != 0.0 else 0
+            while left > 0:
+                times = smaller(left, MOST_TIMES)
+                deposit_float(state[WEIGHTS : WEIGHTS + SUM_WORDS], weight, times)
+                left -= times
+        carry_state(state)
 
 
 def _add_states(states: Any, rows: Any, more: Any, sign: int, done: Any) -> None:
@@ -321,13 +319,18 @@ _groups = {kind: entries(accumulate_groups, codes, STATES, allocates=True) for k
 
 
 @cache
-def _entry(function: Callable[..., None], *signature: Any) -> Callable[..., None]:
-    return _jit.Kernel(function).compile(signature)
+def _complete_entry() -> Callable[..., None]:
+    return _jit.Kernel(_complete).compile((STATES, types.boolean, types.float64))
+
+
+@cache
+def _add_states_entry() -> Callable[..., None]:
+    return _jit.Kernel(_add_states).compile((STATES, WORDS, STATES, types.int64, WORDS))
 
 
 def carry_all(states: Words) -> None:
     """Bring all sums of all states into their canonical form."""
-    _entry(_carry_all, STATES)(states)
+    _complete_entry()(states, False, 0.0)
 
 
 def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int], states: Words) -> Words:
@@ -344,9 +347,9 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
         entry = _groups["run" if isinstance(codes, tuple) else "array"](loss, operands, omit)
         entry((None, loss.values, omit or None), *operands, codes, states)
         chunk.finish(piece, operands)
-    if weights is None or type(weights) is float:
-        _entry(_add_weights, STATES, types.float64)(states, 1.0 if weights is None else weights)
-    carry_all(states)
+    weight = 1.0 if weights is None else weights
+    shared = type(weight) is float
+    _complete_entry()(states, shared, weight if shared else 0.0)
     return states
 
 
@@ -370,4 +373,4 @@ def add_states(states: Words, rows: Words, more: Words, sign: int, done: Words) 
 
     One call of compiled code, which KeyboardInterrupt cannot cut in two.
     """
-    _entry(_add_states, STATES, WORDS, STATES, types.int64, WORDS)(states, rows, more, sign, done)
+    _add_states_entry()(states, rows, more, sign, done)

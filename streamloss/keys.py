@@ -23,8 +23,10 @@ Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 FEW = 1 << 10  # integers this close together are their own codes
 TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
+SCALARS = frozenset({*KINDS, type(None)})
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+SHORTEST_TIME = len("2026-01-31 23:59:59")
 
 
 class Coded(NamedTuple):
@@ -46,22 +48,23 @@ class Keys(NamedTuple):
 def read(by: Any, rows: int) -> Keys:
     """The keys of a chunk of that many rows, from one column of them, or from a tuple of columns."""
     several = columns_of(by)
-    read = [read_column(column, rows) for column in ([by] if several is None else several)]
     if several is None:
-        codes, values, kind = read[0]
-        return Keys(codes, list(values), (kind,))
-    codes, combined = read[0][0], [(value,) for value in read[0][1]]
-    for more, values, _ in read[1:]:
+        codes, values, kind = read_column(by, rows)
+        return Keys(codes, values, (kind,))
+    columns = [read_column(column, rows) for column in several]
+    codes, values, _ = columns[0]
+    combined: list[Any] = [(value,) for value in values]
+    for more, values, _ in columns[1:]:
         pairs, codes = number(codes.astype(np.int64) * len(values) + more)
-        combined = [(*combined[pair // len(values)], values[pair % len(values)]) for pair in pairs.tolist()]
-    return Keys(codes, list(combined), tuple(kind for _, _, kind in read))
+        combined = [(*combined[pair // len(values)], values[pair % len(values)]) for pair in pairs]
+    return Keys(codes, combined, tuple(kind for _, _, kind in columns))
 
 
 def columns_of(by: Any) -> list[Any] | None:
     """The columns where `by` is several: a tuple, a list of what is no scalar, or a frame."""
     if isinstance(by, Coded):
         return None
-    if isinstance(by, (tuple, list)) and (isinstance(by, tuple) or any(is_column(part) for part in by)):
+    if isinstance(by, tuple) or (isinstance(by, list) and holds_columns(by)):
         if not by:
             raise ValueError("by must have at least one column of keys, got an empty tuple")
         return list(by)
@@ -70,18 +73,22 @@ def columns_of(by: Any) -> list[Any] | None:
     return None
 
 
-def is_column(part: Any) -> bool:
-    """Whether it holds several keys."""
-    return hasattr(part, "__len__") and not isinstance(part, (str, bytes))
+def holds_columns(parts: list[Any]) -> bool:
+    """Whether a part of a list holds several keys."""
+    if SCALARS.issuperset(map(type, parts)):
+        return False
+    return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in parts)
 
 
-def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None]:
+def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
     """The codes of a column's keys, the keys, and their kind; one key alone counts for every row."""
     if isinstance(column, Coded):
         codes, values = read_coded(column)
+    elif type(column) is list:
+        codes, values = read_list(column)
     else:
         masks: list[Any] = []
-        array = as_array("by", _of_list(column) if type(column) is list else column, masks)
+        array = as_array("by", column, masks)
         if array.ndim == 0:
             array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
             codes, values = read_array(array, masks)
@@ -93,19 +100,20 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Scalar], str | None
     return codes, values, kind_of(values)
 
 
-def _of_list(column: list[Any]) -> Any:
-    """A list as what keeps its values apart: NumPy would make "1" of 1, and one number of 2**53 and 2**53 + 1."""
+def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
+    """The codes and keys of a list, by an array only where that keeps them apart.
+
+    NumPy would make "1" of 1, and one number of 2**53 and 2**53 + 1.
+    """
     kinds = set(map(type, column))
     if kinds == {int}:
         try:
-            return np.array(column, np.int64)
+            return read_array(np.array(column, np.int64), [])
         except OverflowError:
             pass
     elif not kinds & {str, int, bool} or kinds == {bool}:
-        return column
-    array = np.empty(len(column), object)
-    array[:] = column
-    return array
+        return read_array(as_array("by", column, []), [])
+    return read_objects(column)
 
 
 def _are_complete(codes: Codes, count: int) -> bool:
@@ -113,7 +121,7 @@ def _are_complete(codes: Codes, count: int) -> bool:
     return bool(codes.view(np.uint32).max() < count)
 
 
-def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
+def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
     """The codes and keys of a column that a dictionary encodes."""
     codes = np.asarray(column.codes)
     if codes.dtype.kind not in "iu":
@@ -127,43 +135,48 @@ def read_coded(column: Coded) -> tuple[Codes, list[Scalar]]:
     if low > NULL and count <= FEW:
         return unite(codes.astype(np.int32, copy=False), list(column.values))
     found, codes = number(codes)
-    return unite(codes, [None if code == NULL else column.values[code] for code in found.tolist()])
+    return unite(codes, [None if code == NULL else column.values[code] for code in found])
 
 
-def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Scalar]]:
+def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Any]]:
     """The codes and keys of an array; those that a numpy.ma mask hides are null."""
     kind = array.dtype.kind
-    if kind in "mMV" or (kind == "f" and array.dtype.itemsize > 8):
-        if kind != "M":
-            raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")
-        array = array.astype("M8[s]") if np.datetime_data(array.dtype)[0] in ("h", "m") else array
-        array, kind = np.where(np.isnat(array), "", np.datetime_as_string(array)).astype(object), "O"
-        array = np.frompyfunc(timestamp, 1, 1)(array)
-        array[array == ""] = None
     if kind in "biu":
-        found, codes = number(array)
-        values: list[Any] = found.tolist()
-    elif kind == "f":
+        values, codes = number(array)
+    elif kind == "f" and array.dtype.itemsize <= 8:
         distinct, inverse = np.unique(array, return_inverse=True, equal_nan=True)
-        values, codes = distinct.tolist(), inverse.astype(np.int32)
+        codes, values = unite(inverse.astype(np.int32), distinct.tolist())
     elif kind in "UTO":
-        numbering, listed = Numbering(), array.tolist()
-        kinds = set(map(type, listed))
-        if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
-            raise TypeError(
-                "by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers"
-            )
-        codes = np.fromiter(map(numbering.__getitem__, listed), np.int32, array.size)
-        values = list(numbering)
+        codes, values = read_objects(array.reshape(-1).tolist())
+    elif kind == "M":
+        codes, values = read_times(array)
     else:
         raise TypeError(f"by must hold integers, strings, bools or floats, got dtype {array.dtype}")
     codes = codes.reshape(array.shape)
+    if not masks:
+        return codes, values
     for mask, hidden_by in masks:
         codes[mask != hidden_by] = NULL
-    if masks:
-        kept, codes = number(codes)
-        values = [None if code == NULL else values[code] for code in kept.tolist()]
-    return unite(codes, values)
+    kept, codes = number(codes)
+    return unite(codes, [None if code == NULL else values[code] for code in kept])
+
+
+def read_times(array: npt.NDArray[Any]) -> tuple[Codes, list[Any]]:
+    """The codes and keys of an array of times, NaT being null."""
+    array = array.astype("M8[s]") if np.datetime_data(array.dtype)[0] in ("h", "m") else array
+    texts = np.datetime_as_string(array).astype(object)
+    texts[np.isnat(array)] = None
+    return read_objects(texts.reshape(-1).tolist())
+
+
+def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
+    """The codes and keys of Python's objects."""
+    kinds = set(map(type, objects))
+    if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
+        raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")
+    numbering = Numbering()
+    codes = np.fromiter(map(numbering.__getitem__, objects), np.int32, len(objects))
+    return unite(codes, list(numbering))
 
 
 class Numbering(dict[Any, int]):
@@ -174,58 +187,70 @@ class Numbering(dict[Any, int]):
         return number
 
 
-def number(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Codes]:
+def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
     """The distinct values of an array of integers or bools, ascending, and which of them each entry is.
 
     Of few that are close together all are taken for there, which saves looking: a group without elements is none.
     """
     if values.size == 0:
-        return values.reshape(-1), np.zeros(values.shape, np.int32)
-    if values.dtype == np.bool_:
+        return [], np.zeros(values.shape, np.int32)
+    if values.dtype.kind == "b":
         found, codes = number(values.view(np.uint8))
-        return found.astype(np.bool_), codes
+        return list(map(bool, found)), codes
     low, high = int(values.min()), int(values.max())
     if high - low >= max(TABLE, 4 * values.size):
-        found, inverse = np.unique(values, return_inverse=True)
-        return found, inverse.astype(np.int32)
-    small = values.dtype.itemsize < 4  # the difference may not fit the dtype of the values
-    offsets = np.subtract(values, low, dtype=np.int32) if small else values - values.dtype.type(low)
+        distinct, inverse = np.unique(values, return_inverse=True)
+        return distinct.tolist(), inverse.astype(np.int32)
     if high - low < FEW:
-        return np.array(range(low, high + 1)), offsets.astype(np.int32, copy=False)
+        return list(range(low, high + 1)), _above(low, values, np.int32)
+    offsets = _above(low, values, np.int64)
     present = np.zeros(high - low + 1, np.bool_)
     present[offsets] = True
     numbers = np.cumsum(present, dtype=np.int32)
     numbers -= 1
-    found = np.flatnonzero(present)
-    found = found.astype(np.uint64) + np.uint64(low) if values.dtype == np.uint64 else found + low
-    return found, numbers[offsets]
+    return [low + offset for offset in np.flatnonzero(present).tolist()], numbers[offsets]
 
 
-def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Scalar]]:
+def _above(low: int, values: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+    """How far integers of any dtype are above the lowest of them: what wraps around on the way does so twice."""
+    if low == 0:
+        return values.astype(dtype)
+    return np.subtract(values, values.dtype.type(low), dtype=dtype, casting="unsafe")
+
+
+def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Any]]:
     """Give keys their one form, and one code to keys that become equal by it."""
-    forms = [form(value) for value in values]
+    forms = list(map(form, values))
+    if len(set(forms)) == len(forms):
+        return codes, forms
     numbering = Numbering()
     renamed = np.array([numbering[value] for value in forms], np.int32)
-    if len(numbering) == len(values):
-        return codes, forms
     return renamed[codes], list(numbering)
 
 
+def form_of(key: Any) -> Any:
+    """The one form of a key, of one column or of several."""
+    return tuple(map(form, key)) if isinstance(key, tuple) else form(key)
+
+
 def form(value: Any) -> Any:
-    """The one form of a key."""
+    """The one form of a key in its column: text that is a time is written as all times are."""
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or type(value) in (str, bool, int):
+    if value is None or type(value) in (bool, int):
         return value
+    if type(value) is str:
+        return timestamp(value)
     if type(value) is float:
         if value != value:
             return None
         return int(value) if value.is_integer() else value
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
         return None
-    for plain in (str, int):
-        if isinstance(value, plain):
-            return plain(value)
+    if isinstance(value, str):
+        return timestamp(str(value))
+    if isinstance(value, int):
+        return int(value)
     if hasattr(value, "isoformat"):
         return timestamp(value.isoformat())
     return value
@@ -233,7 +258,7 @@ def form(value: Any) -> Any:
 
 def timestamp(text: str) -> str:
     """A time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
-    match = TIME.fullmatch(text)
+    match = TIME.fullmatch(text) if len(text) >= SHORTEST_TIME else None
     if match is None:
         return text
     day, clock, fraction, zone = match.groups(default="")
@@ -248,8 +273,8 @@ def kinds_of(found: list[Key]) -> tuple[str | None, ...]:
 
 def kind_of(values: Iterable[Scalar]) -> str | None:
     """The kind of a column's keys; TypeError if there are several."""
-    found = {type(value) for value in values if value is not None}
-    kinds = {KINDS.get(kind) for kind in found}
+    found = set(map(type, values)) - {type(None)}
+    kinds = set(map(KINDS.get, found))
     if len(kinds) > 1 or None in kinds:
         names = ", ".join(sorted(kind.__name__ for kind in found))
         raise TypeError(f"by must hold integers, strings, bools or floats, one kind in a column, got {names}")

@@ -83,6 +83,14 @@ def test_every_stream_answers_the_same_question(kind):
     assert set(calls) == {"update", "result"} | ({"update, weights"} if kind.weights else set())
 
 
+@pytest.mark.parametrize("name", small.KEYS)
+def test_groups_are_timed_by_calls_that_answer(name):
+    calls = small._calls_of_groups(name)
+    assert set(calls) == set(small.WHAT)
+    assert calls["update"]().count == 2 * small.BATCH
+    assert len(calls["result"]()) == small.GROUPS
+
+
 def raising(error):
     def prepare(arrays):
         raise error

@@ -263,6 +263,18 @@ def test_keys_are_the_same_whatever_dtype_nulls_made_of_them():
     assert whole.keys() == [None, 1, 2]
 
 
+@pytest.mark.parametrize("spread", [3, 1000, 9000, 100_000])
+@pytest.mark.parametrize("low", [-(2**63), -(2**31) - 500, -500, 0, 1, 2**31 - 500, 2**32 - 500, 2**63 - 500, 2**63])
+def test_whole_numbers_wherever_they_lie(low, spread):
+    by = [low + int(offset) for offset in np.random.default_rng(7).integers(0, spread, 2000)]
+    labels = np.arange(2000.0)
+    array = np.array(by, np.uint64 if low + spread > 2**63 else np.int64)
+    sums = {}
+    for key, label in zip(by, labels.tolist(), strict=True):
+        sums[key] = sums.get(key, 0.0) + label
+    assert GroupedAccumulator().update_losses(labels, by=array).result("sum") == sums
+
+
 def test_numbers_far_apart_and_many():
     by = np.random.default_rng(5).integers(-(2**62), 2**62, 3000)
     by[::7] = by[0]
@@ -278,7 +290,16 @@ WRONG = {
         ValueError,
         "by must have one",
     ),
-    "a scalar": (lambda acc: acc.update(1.0, 2.0, by=[1]), ValueError, "labels must have a leading dimension"),
+    "a scalar": (
+        lambda acc: acc.update(1.0, 2.0, by=[1]),
+        ValueError,
+        r"labels must have at least one dimension \(the rows that `by` groups\), got a scalar",
+    ),
+    "text in two dimensions": (
+        lambda acc: acc.update([1.0], [1.0], by=np.array([["a"]])),
+        ValueError,
+        r"by must have one key for each of 1 rows, got shape \(1, 1\)",
+    ),
     "complex": (lambda acc: acc.update([1.0], [1.0], by=[1j]), TypeError, "by must hold .* got dtype complex128"),
     "durations": (lambda acc: acc.update([1.0], [1.0], by=np.zeros(1, "m8[s]")), TypeError, "by must hold"),
     "bytes": (lambda acc: acc.update([1.0], [1.0], by=np.array([b"a"])), TypeError, "by must hold"),
@@ -338,6 +359,42 @@ def test_lists_keep_their_keys_apart():
     for by in ([2**53 + 1, 2**53, 0.5], ["a\0", "a", "b"], [2**63, -1, 0], [2**70, 1, 2]):
         found = GroupedAccumulator().update(np.zeros(3), np.ones(3), by=by)
         assert (len(found), set(found)) == (3, set(by))
+
+
+def test_the_groups_are_a_mapping():
+    grouped = GroupedAccumulator().update([1.0, 2.0, 4.0], np.zeros(3), by=["b", "a", "b"])
+    assert [group.result("sum") for group in grouped.values()] == [4.0, 17.0]
+    assert dict(zip(grouped.keys(), grouped.values(), strict=True)) == dict(grouped) == dict(grouped.items())
+    assert grouped.get("a") == grouped["a"]
+    assert grouped.get("c") is None
+    assert grouped.get("c", 0) == 0
+    grouped.get("a").update(1.0, 2.0)  # a copy
+    assert grouped["a"].count == 1
+
+
+TIMES = ["2020-01-01 00:00:00", "2020-01-01T00:00:00", "2020-01-01T00:00:00.000"]
+
+
+@pytest.mark.parametrize("time", [*TIMES, np.datetime64(TIMES[0]), datetime.datetime(2020, 1, 1)])
+def test_a_time_is_one_key_however_it_is_written(time):
+    labels = np.ones(len(TIMES))
+    found = GroupedAccumulator().update(labels, 0 * labels, by=TIMES)
+    assert found.keys() == [TIMES[1]]
+    alone = GroupedAccumulator().update([1.0], [0.0], by=[time])
+    assert alone.keys() == [TIMES[1]]
+    assert len(found + alone) == 1
+    assert time in found
+    assert found[time].count == 3
+    both = GroupedAccumulator().update(labels, 0 * labels, by=(TIMES, [1, 2, 1]))
+    assert both.keys() == [(TIMES[1], 1), (TIMES[1], 2)]
+    assert both[time, 1].count == 2
+
+
+def test_text_of_times_that_earlier_versions_kept_becomes_one_key():
+    kept = GroupedAccumulator().update(np.ones(2), np.zeros(2), by=["a", "b"])
+    states = kept._canonical()[1]
+    (time,) = kept.copy().reset()._filled(TIMES[:2], states).items()
+    assert time == (TIMES[1], kept.total())
 
 
 def test_a_group_is_looked_up_by_any_form_of_its_key():
