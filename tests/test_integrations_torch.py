@@ -255,6 +255,24 @@ def test_merge_reset_and_checkpoint(tmp_path):
         Metric().load_state_dict(a.state_dict())
 
 
+def test_what_cannot_be_fetched_from_a_device_is_not_lost(monkeypatch):
+    metric = Metric().update(*(torch.ones(3, device="meta"),) * 2)  # whose data nothing can copy
+    for _ in range(2):
+        with pytest.raises(NotImplementedError, match="meta"):
+            metric.compute()
+
+    def fail(*_):
+        raise MemoryError
+
+    metric = Metric()
+    metric._on_devices[CPU] = device_state(losses.squared_error, torch.ones(3), torch.zeros(3), None, None, False, CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(Accumulator, "merge", fail)
+        with pytest.raises(MemoryError):
+            metric.compute()
+    assert metric.compute("sum") == metric.compute("sum") == 3.0
+
+
 def test_what_the_metric_refuses_leaves_it_as_it_was():
     metric = Metric("log_cosh").update(torch.ones(3), torch.zeros(3))
     before = metric.accumulator.to_bytes()

@@ -109,9 +109,9 @@ class Metric:
     @property
     def accumulator(self) -> Accumulator:
         """The accumulator behind the metric, with what devices hold fetched into it: changing it changes the metric."""
-        while self._on_devices:
-            _, state = self._on_devices.popitem()
+        for device, state in list(self._on_devices.items()):
             self._accumulator.merge(Accumulator.from_state(state.cpu().numpy(), self._accumulator.loss))
+            del self._on_devices[device]  # after the merge: until then a failure leaves it here
         return self._accumulator
 
     def compute(self, reduction: str | Reduction | None = None) -> float:
