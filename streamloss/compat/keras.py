@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from .. import exact, losses
 from ..accumulator import Accumulator
+from ..chunks import PIECE
 from ..reduction import Reduction, quotient
 from . import _streams
+from ._rows import mean, row_means
 from ._streams import FLOAT32, Array, Measured, Result, Seen, element_losses, own_loss, read, safe
 
 EPSILON = 1e-7  # keras.backend.epsilon()
@@ -112,14 +114,7 @@ class Stream(_streams.Stream):
         if not unreduced and shape[-1] and not np.isinf(weights).any():
             seen.accumulator.update(y_true, y_pred.array, weights)
             return Measured(seen, None)
-        values = element_losses(self._loss, y_true, y_pred.array)
-        rows = row_means(values)[..., np.newaxis]
-        if shape[-1] == 0 and len(shape) > 1:
-            values = rows  # rows without elements, whose means are NaN
-        # A weight of infinity multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
-        seen.accumulator.update_losses(np.where(np.isinf(weights), rows, values), weights)
-        with np.errstate(all="ignore"):
-            return Measured(seen, (rows * np.asarray(weights, np.float64))[..., 0])
+        return Measured(seen, add_rows(seen.accumulator, y_true, y_pred.array, weights))
 
     def _value(self, seen: Seen) -> float:
         accumulator = seen.accumulator
@@ -150,21 +145,44 @@ def row_weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
     return array.reshape(padded)
 
 
-def row_means(values: Array) -> Array:
-    """The mean over the last axis: the exact sum, rounded, divided by the size; NaN if that is 0."""
-    size = values.shape[-1]
-    if size == 0:
-        return np.full(values.shape[:-1], math.nan)
-    if size == 1:
-        return values[..., 0]
-    return np.array([_mean(row) for row in values.reshape(-1, size)]).reshape(values.shape[:-1])
+def add_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Any) -> Array:
+    """Add rows to an accumulator, and return their weighted means; piece by piece, so that temporaries are small."""
+    *leading, size = labels.shape
+    count = math.prod(leading)
+    labels, predictions = labels.reshape(count, size), predictions.reshape(count, size)
+    each = np.broadcast_to(np.asarray(weights, np.float64), (*leading, 1)).reshape(count, 1)
+    means = np.empty((count, 1))
+    rows = max(PIECE // max(size, 1), 1)
+    for start in range(0, count, rows):
+        part = slice(start, start + rows)
+        add = add_short_rows if size <= PIECE else add_long_row
+        means[part, 0] = add(accumulator, labels[part], predictions[part], each[part])
+    if size == 0 and leading:  # rows without elements, whose means are NaN
+        accumulator.update_losses(means, each)
+    with np.errstate(all="ignore"):
+        return (means * each).reshape(leading)
 
 
-def _mean(row: Array) -> float:
-    try:
-        return math.fsum(row) / row.size
-    except (OverflowError, ValueError):  # a partial sum beyond float64, or infinities of both signs
-        return Accumulator().update_losses(row).result(Reduction.SUM_OVER_BATCH_SIZE)
+# A weight of infinity multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
+
+
+def add_short_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> Array:
+    """Add rows of PIECE elements in all to an accumulator, and return their means."""
+    losses = element_losses(accumulator.loss, labels, predictions)
+    means = row_means(losses)
+    infinite = np.isinf(weights)
+    accumulator.update_losses(np.where(infinite, means[:, np.newaxis], losses) if infinite.any() else losses, weights)
+    return means
+
+
+def add_long_row(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> float:
+    """Add one row to an accumulator, and return its mean."""
+    row = mean(Accumulator(accumulator.loss).update(labels, predictions))
+    if np.isinf(weights).any():
+        accumulator.update_losses(np.broadcast_to(row, labels.shape), weights)
+    else:
+        accumulator.update(labels, predictions, weights)
+    return row
 
 
 class Loss:
