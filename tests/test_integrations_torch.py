@@ -248,6 +248,8 @@ def test_merge_reset_and_checkpoint(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "metric.pt"))
     assert other.accumulator == merged.accumulator
     assert pickle.loads(pickle.dumps(merged)).compute() == merged.compute()
+    merged.accumulator.reset()  # a copy
+    assert merged.accumulator == a.accumulator + b.accumulator
     assert np.isnan(merged.reset().compute())
     with pytest.raises(ValueError, match="losses differ"):
         Metric().merge_state(a)
@@ -306,6 +308,9 @@ def test_without_a_process_group_there_is_one_rank():
     accumulator = Accumulator().update([1.0], [3.0])
     assert all_reduce(accumulator) is accumulator
     assert accumulator == Accumulator().update([1.0], [3.0])
+    metric = Metric().update(torch.ones(3), torch.zeros(3))
+    assert all_reduce(metric) is metric
+    assert metric.compute() == 1.0
 
 
 WORKER = """
@@ -327,11 +332,12 @@ for group, bounds in zip(groups, ([(0, 5000)], [(0, 4001), (4001, 5000)], [(0, 1
     for start in range(*bounds[rank], 7 + rank):  # another number of batches on every rank, and none on one
         part = slice(start, min(start + 7 + rank, bounds[rank][1]))
         metric.update(*(torch.from_numpy(column[part]) for column in (predictions, labels, weights)))
-    seen = metric.accumulator.copy()
+    seen = metric.accumulator
     total = all_reduce(metric.accumulator, group)
-    assert total is metric.accumulator
-    np.save(f"{folder}/{len(bounds)}-{rank}.npy", total.state)
-    assert all_reduce(seen, group) == total  # again, with the same bits
+    assert metric.accumulator == seen  # it was a copy that was reduced
+    assert all_reduce(metric, group) is metric
+    assert metric.accumulator == total  # again, with the same bits
+    np.save(f"{folder}/{len(bounds)}-{rank}.npy", metric.accumulator.state)
 everywhere = all_reduce(Accumulator(nan="omit").update(*np.array_split(np.stack([labels, predictions]), 3, 1)[rank]))
 np.save(f"{folder}/all-{rank}.npy", everywhere.state)
 try:
