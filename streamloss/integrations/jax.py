@@ -46,12 +46,12 @@ class State(NamedTuple):
 
 
 def empty() -> State:
-    """The state that has seen nothing."""
+    """Return the state that has seen nothing."""
     return pack(Accumulator())
 
 
 def pack(accumulator: Accumulator) -> State:
-    """The state of an accumulator, for JAX to carry and add."""
+    """Return the state of an accumulator, for JAX to carry and add."""
     words = accumulator.state.astype("<i8")
     limbs = words.view("<u2").reshape(-1, LIMBS).astype(np.int32)
     limbs[:, -1] = limbs[:, -1].astype(np.int16)  # the highest bears the sign
@@ -65,7 +65,7 @@ def unpack(
     reduction: str | Reduction = Reduction.MEAN,
     nan: NanPolicy = "propagate",
 ) -> Accumulator:
-    """The accumulator with a state, or a sum of states."""
+    """Return the accumulator with that state, which may be a sum of states."""
     limbs = np.asarray(state.limbs).astype(np.int64)
     words = (limbs << (LIMB_BITS * np.arange(LIMBS))).sum(1)
     return Accumulator.from_state(words, loss, reduction=reduction, nan=nan)

@@ -41,7 +41,7 @@ class Metric(river.metrics.base.RegressionMetric):
 
     @property
     def accumulator(self) -> Accumulator:
-        """What was seen so far: a copy."""
+        """A copy of all that was seen so far."""
         return self._accumulator.copy()
 
     def update(self, y_true: float, y_pred: float, w: float = 1.0) -> None:
@@ -53,12 +53,12 @@ class Metric(river.metrics.base.RegressionMetric):
         self._accumulator -= self._accumulator.copy().reset().update(float(y_true), float(y_pred), float(w))
 
     def get(self) -> float:
-        """The mean; 0 of nothing, as river's own metrics."""
+        """Return the mean, or 0 if nothing was seen, as river's own metrics do."""
         return self._accumulator.result() if self._accumulator.weight_sum else 0.0
 
     @property
     def bigger_is_better(self) -> bool:
-        """Never: it is a loss."""
+        """Whether a larger value is better: never, it is a loss."""
         return False
 
     def __repr__(self) -> str:

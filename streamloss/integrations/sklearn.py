@@ -48,7 +48,7 @@ class Outputs:
 
     @property
     def accumulators(self) -> list[Accumulator]:
-        """What was seen so far of each output: copies."""
+        """Copies of all that was seen so far, one for each output."""
         return [accumulator.copy() for accumulator in self._accumulators]
 
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Self:
@@ -72,7 +72,7 @@ class Outputs:
         return self
 
     def result(self, transform: Callable[[Any], Any] = np.asarray) -> Any:
-        """The score: a float, or an array for "raw_values"; `transform` changes each output's mean first."""
+        """Return the score: a float, or an array for "raw_values"; `transform` changes each output's mean first."""
         means = transform(np.array([accumulator.result() for accumulator in self._accumulators]))
         if isinstance(self._multioutput, str):
             if self._multioutput == "raw_values":
@@ -86,7 +86,7 @@ class Outputs:
 def score_function(
     loss: str | Loss | Formula, transform: Callable[[Any], Any] = np.asarray, name: str | None = None
 ) -> Callable[..., Any]:
-    """A function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
+    """Make a function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
 
     Examples
     --------
@@ -155,5 +155,5 @@ class ChunkedScore:
         return self
 
     def result(self) -> Any:
-        """The score so far."""
+        """Return the score so far."""
         return self.outputs.result()

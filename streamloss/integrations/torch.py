@@ -85,7 +85,7 @@ class Metric:
             For shapes that do not fit; for NaN where the policy is "raise", which waits for a CUDA device, and which
             no device without kernels allows.
         TypeError
-            For what is not real numbers, for tensors on several devices, and on a device without kernels for losses
+            For anything but real numbers, for tensors on several devices, and on a device without kernels for losses
             with log or exp.
 
         """
@@ -108,7 +108,7 @@ class Metric:
 
     @property
     def accumulator(self) -> Accumulator:
-        """What was seen so far: a copy."""
+        """A copy of all that was seen so far."""
         return self._fetched().copy()
 
     def _fetched(self) -> Accumulator:
@@ -119,7 +119,7 @@ class Metric:
         return self._accumulator
 
     def compute(self, reduction: str | Reduction | None = None) -> float:
-        """The loss so far; see `streamloss.Accumulator.result`."""
+        """Return the loss so far; see `streamloss.Accumulator.result`."""
         return self._fetched().result(reduction)
 
     def reset(self) -> Self:
@@ -135,7 +135,7 @@ class Metric:
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state as a tensor of bytes, `Accumulator.to_bytes`, for a checkpoint."""
+        """Return the state as a tensor of bytes, `Accumulator.to_bytes`, for a checkpoint."""
         return {"accumulator": torch.frombuffer(bytearray(self._fetched().to_bytes()), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -259,7 +259,7 @@ def _reduced(how: Any, input: Any, target: Any, weight: Any) -> torch.Tensor:
 
 
 def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
-    """What torch promotes to; its huber_loss has the type of its input."""
+    """Return the dtype that torch promotes to; its huber_loss has the dtype of its input."""
     tensors = [input] if loss.name == "huber" and input.is_floating_point() else [input, target, weight]
     asked = [tensor.dtype for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     return reduce(torch.promote_types, asked) if asked else torch.float32
@@ -309,7 +309,7 @@ class MSELoss(torch.nn.MSELoss):
         target: torch.Tensor,
         weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The reduced loss."""
+        """Return the reduced loss."""
         return _value(input, target, weight, self._loss, self.reduction)
 
 
