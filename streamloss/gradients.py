@@ -24,11 +24,11 @@ def gradient(
     total: Accumulator | None = None,
     mask: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.float64]:
-    """The gradient of a reduced loss with respect to the predictions of a chunk.
+    """Return the gradient of a reduced loss with respect to the predictions of a chunk.
 
-    A batch that is processed in parts (gradient accumulation, several ranks) has one denominator, which no part knows.
-    Pass as `total` an accumulator that has seen the labels of all parts: the gradients of the parts are then those of
-    the batch, however it was cut.
+    A batch that is processed in parts (gradient accumulation, several ranks) has a single denominator that no part can
+    know on its own. Pass as `total` an accumulator that has seen the labels of all parts: the gradients of the parts
+    are then those of the batch, however it was cut.
 
     Parameters
     ----------
