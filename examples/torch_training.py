@@ -19,5 +19,5 @@ for size in (1, 7, 32, 1000):
     metric = Metric("squared_error")
     for part, labels in zip(predictions.split(size), y.split(size), strict=True):
         metric.update(part, labels)
-    all_reduce(metric.accumulator)  # over ranks, where there are several
+    all_reduce(metric)  # over ranks, where there are several
     print(f"batches of {size:4}: {metric.compute()!r}")

@@ -24,11 +24,11 @@ def gradient(
     total: Accumulator | None = None,
     mask: npt.ArrayLike | None = None,
 ) -> npt.NDArray[np.float64]:
-    """The gradient of a reduced loss with respect to the predictions of a chunk.
+    """Return the gradient of a reduced loss with respect to the predictions of a chunk.
 
-    A batch that is processed in parts (gradient accumulation, several ranks) has one denominator, which no part knows.
-    Pass as `total` an accumulator that has seen the labels of all parts: the gradients of the parts are then those of
-    the batch, however it was cut.
+    A batch that is processed in parts (gradient accumulation, several ranks) has a single denominator that no part can
+    know on its own. Pass as `total` an accumulator that has seen the labels of all parts: the gradients of the parts
+    are then those of the batch, however it was cut.
 
     Parameters
     ----------
@@ -67,34 +67,35 @@ def gradient(
     [array([0.66666667]), array([0., 2.])]
 
     """
-    if total is None:
-        total = Accumulator(loss or "squared_error").update(labels, labels, weights, mask=mask)
-    elif loss is not None and as_loss(loss) != total.loss:
+    if total is not None and loss is not None and as_loss(loss) != total.loss:
         raise ValueError(f"total is of another loss: {total.loss!r}, expected {as_loss(loss)!r}")
+    like = Accumulator(loss or "squared_error") if total is None else total
     out = np.empty(arrays.as_array("labels", labels, []).shape)
-    chunk = Accumulator(losses.derivative(total.loss), nan=total.nan)
+    chunk = Accumulator(losses.derivative(like.loss), nan=like.nan)
     chunk.update(labels, predictions, weights, mask=mask, out=out)  # its terms are weight * derivative
-    kind = as_reduction(total.reduction if reduction is None else reduction)
-    if kind not in (Reduction.NONE, Reduction.SUM) and total.count < chunk.count:
-        raise ValueError(f"total must have seen the whole batch: {total.count} elements, and here are {chunk.count}")
+    kind = as_reduction(like.reduction if reduction is None else reduction)
     if chunk.count < out.size:  # NaN stands where elements were left out
-        out[~kept(labels, predictions, weights, mask, total.nan == "omit")] = 0.0
-    with np.errstate(all="ignore"):
-        out /= denominator(total, kind)
+        out[~kept(labels, predictions, weights, mask, like.nan == "omit")] = 0.0
+    if kind not in (Reduction.NONE, Reduction.SUM):
+        whole = chunk if total is None else total  # a chunk has the counts and the sum of weights of its labels
+        if whole.count < chunk.count:
+            raise ValueError(
+                f"total must have seen the whole batch: {whole.count} elements, and here are {chunk.count}"
+            )
+        with np.errstate(all="ignore"):
+            out /= denominator(whole, kind)
     return out
 
 
 def denominator(total: Accumulator, reduction: Reduction) -> float:
-    """What a reduction divides the sum of terms by."""
+    """Return the number that a reduction other than "sum" and "none" divides the sum of terms by."""
     if reduction is Reduction.MEAN:
         return total.weight_sum
-    if reduction is Reduction.SUM_OVER_BATCH_SIZE:
-        return total.count
-    return total.nonzero_count if reduction is Reduction.SUM_BY_NONZERO_WEIGHTS else 1
+    return total.count if reduction is Reduction.SUM_OVER_BATCH_SIZE else total.nonzero_count
 
 
 def kept(labels: Any, predictions: Any, weights: Any, mask: Any, omit: bool) -> npt.NDArray[np.bool_]:
-    """Which elements of a chunk are not left out, by masks or for NaN."""
+    """Return where the elements of a chunk are not left out, by masks or for NaN."""
     arguments = arrays.checked(labels, predictions, weights, mask, None)
     shape = arguments.labels.shape
     masks = arguments.masks if arguments.mask is None else [*arguments.masks, (arguments.mask, True)]

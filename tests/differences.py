@@ -23,15 +23,15 @@ DIFFERENCES = {
     "integers": Row(
         "integers",
         "TF1 truncates the result back to integers, Keras 2.15 divides integers, torch refuses some combinations",
-        "integer losses stay floating; a result is float32 unless a float array says otherwise",
-        "a mean of [1, 2] that is 1 is no mean",
+        "losses of integers are computed in floating point; the result is float32 unless some array is of floats",
+        "the mean of [1, 2] must be 1.5, not 1",
     ),
     "broadcasting": Row(
         "shapes that differ",
         "torch warns and broadcasts; Keras 2.15 broadcasts NumPy (3,) against (3, 1) to (3, 3), squeezes tensors to"
         " (3,), Keras 3 makes it (3, 1); weights may enlarge the row losses",
         "ValueError",
-        "shapes never broadcast silently: three answers to one question are a bug in the program that asks",
+        "shapes must not broadcast silently: where the references give three different answers, the program has a bug",
     ),
     "weight sums": Row(
         "Keras 3's mean_with_sample_weight",
@@ -45,7 +45,7 @@ DIFFERENCES = {
         "Keras 3 (and 2.15 where two axes are missing) aligns [batch] weights with the last axis, if the sizes agree,"
         " and refuses them otherwise",
         "[batch] weights weigh samples, for every rank",
-        "that is what the documentation of both says, and it must not depend on sizes that happen to agree",
+        "that is what both document, and a result must not depend on sizes that happen to agree",
     ),
     "unreduced shape": Row(
         "the shape of weighted row losses",
@@ -57,25 +57,25 @@ DIFFERENCES = {
         "an empty batch, reduced",
         "Keras 3 returns the empty array",
         "0.0",
-        "a reduction gives a number; Keras 2.15 and the formula (a zero denominator gives 0.0) agree",
+        "a reduction must give a number; Keras 2.15 and the formula (a zero denominator gives 0.0) agree",
     ),
     "keras dtype": Row(
         "the dtype of Keras results",
-        "Keras 3 converts everything to float32 unless told otherwise, and Huber of 2.15 ignores that it was told",
+        "Keras 3 converts everything to float32 unless told otherwise, and Huber of 2.15 does so in any case",
         'by default the dtype of y_pred, as in Keras 2.15; dtype="float32" gives that of Keras 3',
-        "one class stands for both versions, and float64 arrays keep their digits",
+        "one class serves both versions, and float64 arrays keep their digits",
     ),
     "reduction names": Row(
         "names of Keras' reductions",
         'Keras 2.15 refuses "mean", "mean_with_sample_weight" and None, Keras 3 refuses "auto"',
-        "all of them are known",
-        "one class stands for both versions",
+        "all of them are accepted",
+        "one class serves both versions",
     ),
     "log_cosh": Row(
         "LogCosh",
         "x + softplus(-2x) - log 2, with log 2 in float32: -1.9e-9 at 0 in float64, NaN at minus infinity",
         "log(cosh(x)) without cancellation: 0 at 0, infinity at both ends",
-        "no loss of a perfect prediction is negative",
+        "the loss of a perfect prediction must not be negative",
     ),
     "cross entropy": Row(
         "BinaryCrossentropy",
@@ -87,13 +87,13 @@ DIFFERENCES = {
         "BinaryCrossentropy(axis=...)",
         "Keras averages any axis",
         "ValueError unless -1",
-        "the axis that is averaged must not be the one that chunks add to",
+        "the axis along which chunks arrive must not be the one that is averaged",
     ),
     "delta": Row(
         "huber with delta <= 0",
         "TensorFlow and Keras return zero or a negative number; torch refuses",
         "ValueError",
-        "it is no loss",
+        "the loss of a wrong prediction must not be zero or negative",
     ),
     "bfloat16": Row(
         "bfloat16",
@@ -105,13 +105,13 @@ DIFFERENCES = {
         "numpy.ma arrays with a mask",
         "the values under the mask count",
         "TypeError",
-        "the reference APIs know no masks: weights of 0 and 1 say what is meant",
+        "the reference APIs have no masks: use weights of 0 and 1",
     ),
     "complex": Row(
         "complex numbers",
         "TF1 drops the imaginary part, torch.nn.L1Loss takes the modulus",
         "TypeError",
-        "losses here are of real numbers",
+        "a loss is a function of real numbers",
     ),
 }
 

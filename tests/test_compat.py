@@ -623,9 +623,10 @@ def test_every_difference_has_its_test_and_its_line_on_the_page():
 def test_the_programs_of_the_page_run():
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(blocks) >= 4
+    whole = LABELS, PREDICTIONS, np.array([[1.2], [3.4]], np.float32)
+    chunks = [tuple(array[row : row + 1] for array in whole) for row in range(2)]
     for block in blocks:
-        chunk = LABELS, PREDICTIONS, np.ones((2, 1), np.float32)
-        exec(block, {"labels": LABELS, "predictions": PREDICTIONS, "weights": chunk[2], "chunks": [chunk, chunk]})
+        exec(block, dict(zip(("labels", "predictions", "weights"), whole, strict=True), chunks=chunks))
 
 
 def test_no_framework_is_imported():

@@ -98,14 +98,39 @@ def test_parts_have_the_gradient_of_the_batch(flights, reduction):
             assert not np.allclose(np.concatenate(naive) / len(parts), whole, rtol=1e-3)
 
 
+@pytest.mark.parametrize("reduction", [*REDUCTIONS, "none"])
+def test_a_chunk_that_is_the_whole_is_read_once(batch, reduction, monkeypatch):
+    """Its denominators are those that the pass over its derivatives counts."""
+    labels, predictions = batch
+    weights, mask = np.arange(-2.0, 4.0), np.arange(6) != 4
+    total = Accumulator(reduction=reduction).update(labels, labels, weights, mask=mask)
+    expected = gradient(labels, predictions, weights, mask=mask, total=total)
+    updates, update = [], Accumulator.update
+
+    def counted(*arguments, **options):
+        updates.append(arguments)
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(Accumulator, "update", counted)
+    found = gradient(labels, predictions, weights, mask=mask, reduction=reduction)
+    assert found.tobytes() == expected.tobytes()
+    assert len(updates) == 1
+
+
 def test_masked_elements_have_no_gradient(batch):
     labels, predictions = batch
     mask = np.arange(6) % 2 == 0
     found = gradient(labels, predictions, mask=mask, reduction="mean")
     assert not found[1::2].any()
     assert np.array_equal(found[::2], gradient(labels[::2], predictions[::2], reduction="mean"))
-    masked = np.ma.masked_array(labels, mask=~np.broadcast_to(mask[:, np.newaxis], labels.shape))
-    assert np.array_equal(gradient(masked, predictions, reduction="mean"), found)
+    dropped = ~np.broadcast_to(mask[:, np.newaxis], labels.shape)
+    for reduction in REDUCTIONS:
+        found = gradient(labels, predictions, mask=mask, reduction=reduction)
+        for pair in (
+            (np.ma.array(labels, mask=dropped), predictions),
+            (labels, np.ma.array(predictions, mask=dropped)),
+        ):
+            assert np.array_equal(gradient(*pair, reduction=reduction), found)
 
 
 def test_what_is_refused(batch):

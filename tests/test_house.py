@@ -40,6 +40,7 @@ LAYERS = [
         "files.outputs",
         "compat._streams",
     },
+    {"compat._rows"},
     {"files.coding", "files.columns", "files.inference", "files.members", "files.paths"},
     {"files.arrays", "files.part"},
     {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},

@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 sklearn = pytest.importorskip("sklearn")
 
-from streamloss import Accumulator, compute_weighted_loss  # noqa: E402
+from streamloss import Accumulator, compute_weighted_loss, losses  # noqa: E402
 from tests.regression import SIZES, diabetes  # noqa: E402
 
 
@@ -80,6 +80,7 @@ def test_sklearn_chunked_score_has_the_same_bits_for_any_batch_size(data):
         theirs.add(float(np.mean(means)))
     assert len(theirs) == len(SIZES)  # scikit-learn has no streaming metric: this is what people write
     before = score.outputs.accumulators[0].to_bytes()
+    score.outputs.accumulators[0].reset()  # a copy
     for bad, match in [
         ((x, np.zeros((len(x), 2))), "must both have the shape"),
         ((x, y, weight[1:]), "sample_weight must"),
@@ -228,6 +229,37 @@ def test_jax_state_has_the_same_bits_inside_jit_and_out(data):
     assert unpack(pack(negative), "absolute_error") == negative
 
 
+@pytest.mark.parametrize("loss", ["huber(delta=30)", losses.quantile(q=0.75), lambda label, prediction: abs(label)])
+def test_jax_compiles_any_loss_and_policy_as_static_arguments(data, loss):
+    jax = pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    from streamloss.integrations.jax import empty, unpack, update
+
+    step, state, expected = jax.jit(update, static_argnames=("loss", "nan")), empty(), Accumulator(loss, nan="omit")
+    for y, p, w in batches(250, data.y, data.predictions[:, 0], data.weights):
+        arrays = [jnp.asarray(y).at[3].set(jnp.nan), *map(jnp.asarray, (p, w))]
+        state = step(state, *arrays, loss=loss, nan="omit")
+        expected.update(*arrays)
+    assert expected.skipped_count == 2
+    assert unpack(state, loss, nan="omit") == expected
+
+
+def test_jax_says_what_must_be_static():
+    jax = pytest.importorskip("jax")
+    import jax.numpy as jnp
+
+    from streamloss.integrations.jax import empty, update
+
+    zeros = jnp.zeros(2)
+    for options in ({"loss": 1}, {"nan": True}):
+        with pytest.raises(TypeError, match="loss and nan must be static"):
+            jax.jit(update)(empty(), zeros, zeros, **options)
+    for nan in ("raise", True):
+        with pytest.raises(ValueError, match="nan must be 'propagate' or 'omit' here"):
+            update(empty(), zeros, zeros, nan=nan)
+
+
 def test_jax_states_add_up_over_devices(data):
     """psum over a mapped axis: the same collective on one device that several run."""
     jax = pytest.importorskip("jax")
@@ -236,7 +268,7 @@ def test_jax_states_add_up_over_devices(data):
     from streamloss.integrations.jax import empty, unpack, update
 
     def of_one(y, p, w):
-        return jax.lax.psum(update(empty(), y, p, w, omit_nan=True), "ranks")
+        return jax.lax.psum(update(empty(), y, p, w, nan="omit"), "ranks")
 
     y, p, w = (jnp.asarray(column[:440]).reshape(4, 110) for column in (data.y, data.predictions[:, 0], data.weights))
     y = y.at[2].set(jnp.nan)  # a rank without data
@@ -355,6 +387,7 @@ def test_river_windows_do_not_drift(data):
                 metric.revert(*gone)
     labels, predictions, weights = map(np.array, zip(*window, strict=True))
     expected = Accumulator(reduction="mean").update(labels, predictions, weights)
+    mine.accumulator.reset()  # a copy
     assert mine.accumulator == expected
     assert mine.get() == expected.result()
     assert abs(theirs.get() / expected.result() - 1) > 1e-6  # what 1e18 left behind

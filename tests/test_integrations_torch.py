@@ -248,11 +248,31 @@ def test_merge_reset_and_checkpoint(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "metric.pt"))
     assert other.accumulator == merged.accumulator
     assert pickle.loads(pickle.dumps(merged)).compute() == merged.compute()
+    merged.accumulator.reset()  # a copy
+    assert merged.accumulator == a.accumulator + b.accumulator
     assert np.isnan(merged.reset().compute())
     with pytest.raises(ValueError, match="losses differ"):
         Metric().merge_state(a)
     with pytest.raises(ValueError, match="expected squared_error"):
         Metric().load_state_dict(a.state_dict())
+
+
+def test_what_cannot_be_fetched_from_a_device_is_not_lost(monkeypatch):
+    metric = Metric().update(*(torch.ones(3, device="meta"),) * 2)  # whose data nothing can copy
+    for _ in range(2):
+        with pytest.raises(NotImplementedError, match="meta"):
+            metric.compute()
+
+    def fail(*_):
+        raise MemoryError
+
+    metric = Metric()
+    metric._on_devices[CPU] = device_state(losses.squared_error, torch.ones(3), torch.zeros(3), None, None, False, CPU)
+    with monkeypatch.context() as patch:
+        patch.setattr(Accumulator, "merge", fail)
+        with pytest.raises(MemoryError):
+            metric.compute()
+    assert metric.compute("sum") == metric.compute("sum") == 3.0
 
 
 def test_what_the_metric_refuses_leaves_it_as_it_was():
@@ -288,6 +308,9 @@ def test_without_a_process_group_there_is_one_rank():
     accumulator = Accumulator().update([1.0], [3.0])
     assert all_reduce(accumulator) is accumulator
     assert accumulator == Accumulator().update([1.0], [3.0])
+    metric = Metric().update(torch.ones(3), torch.zeros(3))
+    assert all_reduce(metric) is metric
+    assert metric.compute() == 1.0
 
 
 WORKER = """
@@ -309,11 +332,12 @@ for group, bounds in zip(groups, ([(0, 5000)], [(0, 4001), (4001, 5000)], [(0, 1
     for start in range(*bounds[rank], 7 + rank):  # another number of batches on every rank, and none on one
         part = slice(start, min(start + 7 + rank, bounds[rank][1]))
         metric.update(*(torch.from_numpy(column[part]) for column in (predictions, labels, weights)))
-    seen = metric.accumulator.copy()
+    seen = metric.accumulator
     total = all_reduce(metric.accumulator, group)
-    assert total is metric.accumulator
-    np.save(f"{folder}/{len(bounds)}-{rank}.npy", total.state)
-    assert all_reduce(seen, group) == total  # again, with the same bits
+    assert metric.accumulator == seen  # it was a copy that was reduced
+    assert all_reduce(metric, group) is metric
+    assert metric.accumulator == total  # again, with the same bits
+    np.save(f"{folder}/{len(bounds)}-{rank}.npy", metric.accumulator.state)
 everywhere = all_reduce(Accumulator(nan="omit").update(*np.array_split(np.stack([labels, predictions]), 3, 1)[rank]))
 np.save(f"{folder}/all-{rank}.npy", everywhere.state)
 try:

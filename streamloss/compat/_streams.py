@@ -1,4 +1,4 @@
-"""What the reference APIs share: what a stream has seen, and the one class that adds to it, merges it and reads it."""
+"""The streams of all reference APIs: one class that adds, merges and reads; subclasses check arguments and reduce."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class OwnLoss(Loss):
 
 
 def own_loss(formula: Callable[..., float], parameters: dict[str, float]) -> Loss:
-    """The loss with that formula; it is compiled, and kept in the cache folder, as those of `streamloss.losses` are."""
+    """Return the loss with that formula; it is compiled and cached as those of `streamloss.losses` are."""
     return OwnLoss(formula.__name__, formula, parameters, is_builtin=True)
 
 
 class Argument(NamedTuple):
-    """An argument, read: its numbers, and the dtype that it asks of the result (None: integers, which ask nothing)."""
+    """The numbers of an argument, and the dtype that it asks of the result: None for integers, which ask for none."""
 
     array: Array
     dtype: np.dtype[Any] | None
 
 
 def read(name: str, value: Any) -> Argument:
-    """Anything array-like in host memory; ValueError for None, TypeError for masked arrays."""
+    """Read anything array-like in host memory; ValueError for None, TypeError for masked arrays."""
     if value is None:
         raise ValueError(f"Argument `{name}` must not be None.")
     masks: list[tuple[Array, bool]] = []
     array = arrays.as_array(name, value, masks)
     if masks:
-        raise TypeError(f"{name} is a masked array: the reference APIs know no masks, pass weights of 0 and 1 instead")
+        raise TypeError(f"{name} is a masked array: the reference APIs have no masks, pass weights of 0 and 1 instead")
     if array.dtype == BFLOAT16 or array.dtype.name == "bfloat16":  # NumPy has no such dtype of its own
         return Argument(stage(array.view(BFLOAT16)).reshape(array.shape), FLOAT32)
     if not hasattr(value, "dtype"):
@@ -57,19 +57,19 @@ def read(name: str, value: Any) -> Argument:
 
 
 def promoted(*dtypes: np.dtype[Any] | None) -> np.dtype[Any] | None:
-    """The widest of the dtypes that ask for one."""
+    """Return the dtype that arrays of these promote to; None where none of them asks for one."""
     asked = [dtype for dtype in dtypes if dtype is not None]
     return np.result_type(*asked) if asked else None
 
 
 def as_result(values: Any, dtype: np.dtype[Any] | None) -> Result:
-    """Float64 values, rounded to the dtype of a result."""
+    """Round float64 values to the dtype of a result."""
     with np.errstate(all="ignore"):
         return np.asarray(values, np.float64).astype(dtype or FLOAT32)[()]
 
 
 class Seen(NamedTuple):
-    """What a stream has seen. Two of them add up, with an empty one as zero: that is all of update and merge."""
+    """All that a stream has seen. Two of them add up, and an empty one adds nothing: update and merge are additions."""
 
     accumulator: Accumulator
     dtype: np.dtype[Any] | None = None
@@ -81,7 +81,7 @@ class Seen(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """One chunk: what it adds to a stream, and its losses, weighted and not reduced, if they were asked for."""
+    """One chunk: all that it adds to a stream, and its losses, weighted and not reduced, if they were asked for."""
 
     seen: Seen
     unreduced: Array | None
@@ -106,10 +106,10 @@ class Stream(ABC):
 
     @abstractmethod
     def _value(self, seen: Seen) -> float:
-        """The reduction, by the framework's formula."""
+        """Reduce by the framework's formula."""
 
     def _joined(self, seen: Seen, more: Seen) -> Seen:
-        """The sum of the two; ValueError if they do not go together."""
+        """Return the sum of the two; ValueError if they do not go together."""
         return seen + more
 
     def _update(self, labels: Any, predictions: Any, weights: Any, out: Array | None) -> Self:
@@ -121,13 +121,13 @@ class Stream(ABC):
         return self
 
     def once(self, labels: Any, predictions: Any, weights: Any) -> Result:
-        """The one-shot call: what a new stream would have as its result after one update; this one stays as it is."""
+        """Return the result of a new stream after this one update: the one-shot call. This stream stays as it is."""
         unreduced = self._reduction in (None, "none")
         seen, losses = self._measure(labels, predictions, weights, unreduced)
         return as_result(losses if unreduced else self._value(seen), seen.dtype)
 
     def result(self) -> Result:
-        """The loss so far, a NumPy scalar; asking changes nothing. ValueError where nothing is reduced."""
+        """Return the loss so far, a NumPy scalar; asking changes nothing. ValueError where nothing is reduced."""
         seen = self._seen
         if self._reduction in (None, "none"):
             raise ValueError("without a reduction every loss is a result: pass out=array to update(), or call the loss")
@@ -142,7 +142,7 @@ class Stream(ABC):
     def merge(self, *others: Self) -> Self:
         """Add what other streams have seen; they stay as they are, and an empty one changes nothing.
 
-        Raises TypeError for what is no stream of this framework, and ValueError for another loss or reduction.
+        Raises TypeError for anything but streams of this framework, and ValueError for another loss or reduction.
         """
         for other in others:
             if type(other) is not type(self):
@@ -166,7 +166,7 @@ class Stream(ABC):
 def measure(
     loss: Loss | None, labels: Array, predictions: Array, weights: Any, dtype: np.dtype[Any] | None, unreduced: bool
 ) -> Measured:
-    """A chunk whose weights belong to its elements; without a loss, labels are losses that have been computed already.
+    """Measure a chunk with a weight for each element; without a loss, the labels are losses, computed already.
 
     The unreduced losses take one kernel for all kinds of weights: weight * loss is one rounding here as there.
     """
@@ -182,7 +182,7 @@ def measure(
 
 
 def element_losses(loss: Loss | None, labels: Array, predictions: Array) -> Array:
-    """The loss of every element, in float64; without a loss, labels are losses already."""
+    """Return the loss of every element, in float64; without a loss, the labels are losses already."""
     out = np.empty(labels.shape)
     if loss is None:
         Accumulator().update_losses(labels, out=out)
@@ -192,7 +192,7 @@ def element_losses(loss: Loss | None, labels: Array, predictions: Array) -> Arra
 
 
 def safe(accumulator: Accumulator, reduction: Reduction, denominator: float) -> float:
-    """The quotient; 0.0 if and only if its denominator is 0, whatever the numerator."""
+    """Return the quotient, or 0.0 if its denominator is 0, whatever the numerator."""
     return 0.0 if denominator == 0 else accumulator.result(reduction)
 
 

@@ -11,8 +11,10 @@ import numpy.typing as npt
 
 from .. import exact, losses
 from ..accumulator import Accumulator
+from ..chunks import PIECE
 from ..reduction import Reduction, quotient
 from . import _streams
+from ._rows import mean, row_means
 from ._streams import FLOAT32, Array, Measured, Result, Seen, element_losses, own_loss, read, safe
 
 EPSILON = 1e-7  # keras.backend.epsilon()
@@ -39,7 +41,7 @@ def cross_entropy(label: float, prediction: float, smoothing: float) -> float:
 
 
 def cross_entropy_from_logits(label: float, prediction: float, smoothing: float) -> float:
-    """The same of p = 1 / (1 + exp(-prediction)), without overflow."""
+    """cross_entropy of p = 1 / (1 + exp(-prediction)), not clipped, without overflow."""
     y = label * (1.0 - smoothing) + 0.5 * smoothing
     return max(prediction, 0.0) - prediction * y + math.log1p(math.exp(-abs(prediction)))
 
@@ -54,12 +56,12 @@ class ReductionV2:
 
     @classmethod
     def all(cls) -> tuple[str, ...]:
-        """All names."""
+        """Return all names."""
         return (cls.AUTO, cls.NONE, cls.SUM, cls.SUM_OVER_BATCH_SIZE)
 
     @classmethod
     def validate(cls, key: str | None) -> None:
-        """ValueError for what is not the name of a reduction."""
+        """Raise ValueError unless the key is the name of a reduction."""
         if key not in cls.all():
             raise ValueError(f'Invalid Reduction Key: {key}. Expected keys are "{cls.all()}"')
 
@@ -71,7 +73,7 @@ class Stream(_streams.Stream):
     """The streaming form of a loss; see `Loss.stream`.
 
     "sum" divides by the size of the last axis, which must therefore be the same in every update. The last axis of
-    arrays of rank 1 is their only one: however they are cut, they are one row.
+    arrays of rank 1 is their only one: however you split them, they count as one row.
     """
 
     def __init__(self, loss: losses.Loss, reduction: str | None, dtype: np.dtype[Any] | None) -> None:
@@ -112,14 +114,7 @@ class Stream(_streams.Stream):
         if not unreduced and shape[-1] and not np.isinf(weights).any():
             seen.accumulator.update(y_true, y_pred.array, weights)
             return Measured(seen, None)
-        values = element_losses(self._loss, y_true, y_pred.array)
-        rows = row_means(values)[..., np.newaxis]
-        if shape[-1] == 0 and len(shape) > 1:
-            values = rows  # rows without elements, whose means are NaN
-        # A weight of infinity multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
-        seen.accumulator.update_losses(np.where(np.isinf(weights), rows, values), weights)
-        with np.errstate(all="ignore"):
-            return Measured(seen, (rows * np.asarray(weights, np.float64))[..., 0])
+        return Measured(seen, add_rows(seen.accumulator, y_true, y_pred.array, weights))
 
     def _value(self, seen: Seen) -> float:
         accumulator = seen.accumulator
@@ -134,7 +129,7 @@ class Stream(_streams.Stream):
 
 
 def row_weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
-    """The weights of the rows of that shape, with a last axis of 1: a scalar, or the leading axes, each 1 or equal."""
+    """Return the weights of the rows with a last axis of 1: a scalar, or the leading axes, each 1 or equal."""
     if sample_weight is None:
         return 1.0
     array = read("sample_weight", sample_weight).array
@@ -150,25 +145,48 @@ def row_weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
     return array.reshape(padded)
 
 
-def row_means(values: Array) -> Array:
-    """The mean over the last axis: the exact sum, rounded, divided by the size; NaN if that is 0."""
-    size = values.shape[-1]
-    if size == 0:
-        return np.full(values.shape[:-1], math.nan)
-    if size == 1:
-        return values[..., 0]
-    return np.array([_mean(row) for row in values.reshape(-1, size)]).reshape(values.shape[:-1])
+def add_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Any) -> Array:
+    """Add rows to an accumulator, and return their weighted means; piece by piece, so that temporaries are small."""
+    *leading, size = labels.shape
+    count = math.prod(leading)
+    labels, predictions = labels.reshape(count, size), predictions.reshape(count, size)
+    each = np.broadcast_to(np.asarray(weights, np.float64), (*leading, 1)).reshape(count, 1)
+    means = np.empty((count, 1))
+    rows = max(PIECE // max(size, 1), 1)
+    for start in range(0, count, rows):
+        part = slice(start, start + rows)
+        add = add_short_rows if size <= PIECE else add_long_row
+        means[part, 0] = add(accumulator, labels[part], predictions[part], each[part])
+    if size == 0 and leading:  # rows without elements, whose means are NaN
+        accumulator.update_losses(means, each)
+    with np.errstate(all="ignore"):
+        return (means * each).reshape(leading)
 
 
-def _mean(row: Array) -> float:
-    try:
-        return math.fsum(row) / row.size
-    except (OverflowError, ValueError):  # a partial sum beyond float64, or infinities of both signs
-        return Accumulator().update_losses(row).result(Reduction.SUM_OVER_BATCH_SIZE)
+# A weight of infinity multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
+
+
+def add_short_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> Array:
+    """Add rows of PIECE elements in all to an accumulator, and return their means."""
+    losses = element_losses(accumulator.loss, labels, predictions)
+    means = row_means(losses)
+    infinite = np.isinf(weights)
+    accumulator.update_losses(np.where(infinite, means[:, np.newaxis], losses) if infinite.any() else losses, weights)
+    return means
+
+
+def add_long_row(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> float:
+    """Add one row to an accumulator, and return its mean."""
+    row = mean(Accumulator(accumulator.loss).update(labels, predictions))
+    if np.isinf(weights).any():
+        accumulator.update_losses(np.broadcast_to(row, labels.shape), weights)
+    else:
+        accumulator.update(labels, predictions, weights)
+    return row
 
 
 class Loss:
-    """What all losses of this module share.
+    """The base class of all losses of this module.
 
     Parameters
     ----------
@@ -199,13 +217,13 @@ class Loss:
             cls._name, cls._loss = name, loss
 
     def stream(self) -> Stream:
-        """The streaming form: update(y_true, y_pred, sample_weight=None), result(), reset(), merge(*others)."""
+        """Return the streaming form: update(y_true, y_pred, sample_weight=None), result(), reset(), merge(*others)."""
         return Stream(self._loss, self.reduction, self.dtype or self._dtype)
 
     def __call__(
         self, y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
     ) -> Result:
-        """The loss of arrays that are at hand.
+        """Return the loss of arrays that are at hand.
 
         Parameters
         ----------
@@ -221,19 +239,19 @@ class Loss:
         Raises
         ------
         ValueError, TypeError
-            For shapes that do not fit, and what is no array of real numbers.
+            For shapes that do not fit, and for anything but arrays of real numbers.
 
         """
         return self.stream().once(y_true, y_pred, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal object of."""
+        """Return the configuration from which `from_config` makes an equal object."""
         config: dict[str, Any] = {"reduction": self.reduction, "name": self.name}
         return config if self.dtype is None else config | {"dtype": self.dtype.name}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Loss:
-        """The loss with that configuration, which may be one of Keras' own."""
+        """Make a loss from a configuration, which may be one of Keras' own."""
         return cls(**{key: value for key, value in config.items() if key != "fn"})
 
     def __eq__(self, other: object) -> bool:
@@ -303,7 +321,7 @@ class Huber(Loss, name="huber_loss", loss=losses.huber):
         self._loss = losses.huber(delta=delta)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal object of."""
+        """Return the configuration from which `from_config` makes an equal object."""
         return super().get_config() | {"delta": self.delta}
 
 
@@ -333,7 +351,7 @@ class BinaryCrossentropy(Loss, name="binary_crossentropy", loss=own_loss(cross_e
         self._loss = own_loss(formula, {"smoothing": float(label_smoothing)})
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal object of."""
+        """Return the configuration from which `from_config` makes an equal object."""
         own = {"from_logits": self.from_logits, "label_smoothing": self.label_smoothing, "axis": -1}
         return super().get_config() | own
 
@@ -366,7 +384,7 @@ FUNCTIONS: dict[str, Callable[..., Result]] = {
 
 
 def get(identifier: Any) -> Any:
-    """The loss that a name, a configuration or a loss stands for; None for None, ValueError if there is none.
+    """Return the loss that a name, a configuration or a loss stands for; None for None, ValueError if there is none.
 
     >>> get("mse")([[0.0, 1.0]], [[2.0, 1.0]])
     array([2.], dtype=float32)
@@ -381,7 +399,7 @@ def get(identifier: Any) -> Any:
 
 
 def serialize(loss: Any) -> dict[str, Any]:
-    """The configuration of a loss, in the form that Keras writes.
+    """Return the configuration of a loss, in the form that Keras writes.
 
     >>> deserialize(serialize(Huber(delta=2.0)))
     Huber(reduction='auto', name='huber_loss', delta=2.0)
@@ -391,12 +409,12 @@ def serialize(loss: Any) -> dict[str, Any]:
         return {"module": module, "class_name": type(loss).__name__, "config": config, "registered_name": registered}
     name = getattr(loss, "__name__", None)
     if FUNCTIONS.get(str(name)) is not loss:
-        raise ValueError(f"cannot serialize {loss!r}: it is no loss of this module")
+        raise ValueError(f"cannot serialize {loss!r}: it is not a loss of this module")
     return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
 
 
 def deserialize(name: str | dict[str, Any]) -> Any:
-    """The loss that a name or a configuration, one written by Keras too, stands for; ValueError if there is none."""
+    """Return the loss that a name or a configuration (Keras' own, too) stands for; ValueError if there is none."""
     config: Any = {}
     if isinstance(name, dict):
         config = name.get("config", {})

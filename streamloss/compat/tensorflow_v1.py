@@ -42,7 +42,7 @@ class Reduction:
 
     @classmethod
     def all(cls) -> tuple[str, ...]:
-        """All names."""
+        """Return all names."""
         return (
             cls.NONE,
             cls.SUM,
@@ -54,7 +54,7 @@ class Reduction:
 
     @classmethod
     def validate(cls, key: str) -> None:
-        """ValueError for what is not the name of a reduction."""
+        """Raise ValueError unless the key is the name of a reduction."""
         if key not in cls.all():
             raise ValueError(f"Invalid Reduction Key {key}. Key should be one of {cls.all()}.")
 
@@ -115,7 +115,7 @@ class WeightedLossStream(Stream):
 
 
 def _weights(weights: Any, shape: tuple[int, ...]) -> Any:
-    """The weights of elements of that shape: a scalar, or of the same rank with every dimension 1 or equal."""
+    """Return the weights of elements: a scalar, or of the same rank with every dimension 1 or equal."""
     if isinstance(weights, float):
         return weights
     array = read("weights", weights).array
@@ -142,7 +142,7 @@ def stream(
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
     **parameters: float,
 ) -> Stream:
-    """The streaming form of a loss of this module.
+    """Return the streaming form of a loss of this module.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ def compute_weighted_loss(
     loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Result:
-    """Losses that have been computed already, weighted and reduced: `tf.compat.v1.losses.compute_weighted_loss`.
+    """Weight and reduce losses that have been computed already: `tf.compat.v1.losses.compute_weighted_loss`.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def compute_weighted_loss(
     Raises
     ------
     ValueError, TypeError
-        For an unknown reduction, shapes that do not fit, and what is no array of real numbers.
+        For an unknown reduction, shapes that do not fit, and anything but arrays of real numbers.
 
     Examples
     --------
@@ -232,7 +232,7 @@ def mean_squared_error(
     loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Result:
-    """The weighted squared error: `tf.compat.v1.losses.mean_squared_error`.
+    """Return the weighted squared error: `tf.compat.v1.losses.mean_squared_error`.
 
     labels and predictions have equal shapes; everything else is as for `compute_weighted_loss`. The result is float32.
 
@@ -250,7 +250,7 @@ def absolute_difference(
     loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Result:
-    """The weighted absolute error: `tf.compat.v1.losses.absolute_difference`; otherwise as `mean_squared_error`."""
+    """Return the weighted absolute error: `tf.compat.v1.losses.absolute_difference`; see `mean_squared_error`."""
     return _stream(absolute_difference, reduction).once(labels, predictions, weights)
 
 
@@ -263,7 +263,7 @@ def huber_loss(
     loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Result:
-    """Half the squared error up to delta, linear beyond: `tf.compat.v1.losses.huber_loss`."""
+    """Return half the squared error up to delta, linear beyond: `tf.compat.v1.losses.huber_loss`."""
     return _stream(huber_loss, reduction, delta=delta).once(labels, predictions, weights)
 
 
@@ -276,31 +276,31 @@ def log_loss(
     loss_collection: str | None = "losses",
     reduction: str = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> Result:
-    """Cross entropy of labels and probabilities: `tf.compat.v1.losses.log_loss`."""
+    """Return the cross entropy of labels and probabilities: `tf.compat.v1.losses.log_loss`."""
     return _stream(log_loss, reduction, epsilon=epsilon).once(labels, predictions, weights)
 
 
 def add_loss(loss: Any, loss_collection: str | None = "losses") -> None:
-    """Does nothing, as in TensorFlow when it executes eagerly: a collection that nobody empties would leak."""
+    """Do nothing, as TensorFlow does when it executes eagerly: a collection that nobody empties would leak."""
 
 
 def get_losses(scope: str | None = None, loss_collection: str | None = "losses") -> list[Any]:
-    """The losses that have been added: none."""
+    """Return the losses that have been added: none."""
     return []
 
 
 def get_regularization_losses(scope: str | None = None) -> list[Any]:
-    """The regularization losses that have been added: none."""
+    """Return the regularization losses that have been added: none."""
     return []
 
 
 def get_regularization_loss(scope: str | None = None, name: str = "total_regularization_loss") -> np.float32:
-    """The sum of no regularization losses: 0.0."""
+    """Return the sum of no regularization losses: 0.0."""
     return np.float32(0.0)
 
 
 def get_total_loss(
     add_regularization_losses: bool = True, name: str = "total_loss", scope: str | None = None
 ) -> NoReturn:
-    """ValueError, always: there are no losses to add."""
+    """Raise ValueError, always: there are no losses to add."""
     raise ValueError("there are no losses to add: eager execution collects none, keep what the loss functions return")

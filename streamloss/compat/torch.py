@@ -1,4 +1,4 @@
-"""`torch.nn.MSELoss`, `torch.nn.functional.mse_loss` and their kin, on arrays: the prediction comes first."""
+"""`torch.nn.MSELoss`, `torch.nn.functional.mse_loss` and others like them, on arrays: the prediction comes first."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Stream(_streams.Stream):
 
 
 def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """The reduction that the legacy arguments, if there are any, stand for."""
+    """Return the reduction that the legacy arguments stand for, if there are any."""
     if size_average is not None or reduce is not None:
         average, reduced = size_average is None or size_average, reduce is None or reduce
         reduction = ("mean" if average else "sum") if reduced else "none"
@@ -112,8 +112,8 @@ class MSELoss:
 
     Notes
     -----
-    The result has the dtype that torch promotes input and target to. It is the prediction that comes first, although
-    the order changes nothing here. Differing sizes are a ValueError: torch warns and broadcasts.
+    The result has the dtype that torch promotes input and target to. The prediction comes first, although the order
+    changes nothing here. Sizes that differ raise ValueError, where torch warns and broadcasts.
 
     Examples
     --------
@@ -141,11 +141,11 @@ class MSELoss:
         self.reduction = _reduction(size_average, reduce, reduction)
 
     def stream(self) -> Stream:
-        """The streaming form: update(input, target, weight=None), result(), reset(), merge(*others)."""
+        """Return the streaming form: update(input, target, weight=None), result(), reset(), merge(*others)."""
         return Stream(self._loss, self.reduction)
 
     def forward(self, input: npt.ArrayLike, target: npt.ArrayLike) -> Result:  # noqa: A002  # torch's name
-        """The loss of arrays that are at hand: a NumPy scalar, or an array for the reduction "none"."""
+        """Return the loss of arrays that are at hand: a NumPy scalar, or an array for the reduction "none"."""
         return self.stream().once(target, input, None)
 
     __call__ = forward

@@ -15,7 +15,7 @@ CURVATURES = {"squared_error": 2.0, "huber": 1.0}
 
 
 def boosted(loss: str | Loss | Formula) -> Loss:
-    """The loss, if it can be an objective; ValueError if its curvature is not known here."""
+    """Return the loss if it can be an objective; ValueError if its curvature is not known here."""
     found = as_loss(loss)
     if found.name not in CURVATURES or not found.is_builtin:
         raise ValueError(f"loss must be one of {', '.join(CURVATURES)} to be an objective, got {found!r}")
@@ -23,7 +23,7 @@ def boosted(loss: str | Loss | Formula) -> Loss:
 
 
 def gradient_and_hessian(loss: Loss, labels: Any, predictions: Any, weights: Any) -> tuple[Any, Any]:
-    """Both of every row's weighted loss; no or empty weights are ones."""
+    """Return the gradient and the hessian of every row's weighted loss; without weights, all are 1."""
     weights = None if weights is None or np.size(weights) == 0 else np.asarray(weights, np.float64)
     first = gradient(labels, predictions, weights, loss=loss, reduction="sum")
     second = np.full(first.shape, CURVATURES[loss.name])
@@ -31,6 +31,6 @@ def gradient_and_hessian(loss: Loss, labels: Any, predictions: Any, weights: Any
 
 
 def value(empty: Accumulator, labels: Any, predictions: Any, weights: Any) -> float:
-    """The loss of all rows."""
+    """Return the loss of all rows."""
     used = None if weights is None or np.size(weights) == 0 else weights
     return empty.copy().update(labels, predictions, used).result()

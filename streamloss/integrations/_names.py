@@ -6,7 +6,7 @@ import re
 
 
 class Named:
-    """A context in which an error about `labels`, say, becomes one about `target`."""
+    """A context that renames arguments in error messages: an error about `labels` becomes one about `target`."""
 
     def __init__(self, **names: str) -> None:
         self._names = names

@@ -42,7 +42,7 @@ MOST_BRANCHES = 8  # on one path through a formula
 
 
 class Operations(NamedTuple):
-    """What is used of a framework."""
+    """The operations of a framework that are used here."""
 
     xp: Any  # where, full_like, zeros_like, isnan, concatenate, sum, bitwise_and, ...: the names that all share
     float64: Callable[[Tensor], Tensor]  # a conversion
@@ -126,7 +126,7 @@ class _Math:
 
 
 def evaluate(loss: Loss, xp: Any, label: Tensor, prediction: Tensor, *, exact: bool) -> Tensor:
-    """The losses of elements, float64; TypeError for a formula that tensors cannot follow.
+    """Return the losses of elements, float64; TypeError for a formula that tensors cannot follow.
 
     With `exact`, formulas that use log, exp and their like are refused: frameworks compute those in ways of their own,
     with other bits in a vector than alone.
@@ -162,7 +162,7 @@ def evaluate(loss: Loss, xp: Any, label: Tensor, prediction: Tensor, *, exact: b
 
 
 def exact_sum(ops: Operations, values: Tensor) -> Tensor:
-    """The digits of the sum of float64 values of one axis, not carried: each is less than 2**33 times their number."""
+    """Return the digits of the sum of a vector of float64, not carried: each is less than 2**33 times its length."""
     xp = ops.xp
     pattern = ops.bits(values)
     exponent = xp.bitwise_and(xp.bitwise_right_shift(pattern, FRACTION_BITS), EXPONENT_MASK)
@@ -189,7 +189,7 @@ def exact_sum(ops: Operations, values: Tensor) -> Tensor:
 
 
 def loosely_carried(ops: Operations, total: Tensor) -> Tensor:
-    """A sum whose digits are small again: at most 2**32, if they were below 2**63. Its value stays."""
+    """Return a sum of the same value, with small digits: at most 2**32, if they were below 2**63."""
     xp = ops.xp
     digits, top = total[FIRST_DIGIT:-1], total[-1:]
     over = xp.bitwise_right_shift(digits, DIGIT_BITS)
@@ -198,7 +198,7 @@ def loosely_carried(ops: Operations, total: Tensor) -> Tensor:
 
 
 def joined(ops: Operations, a: Tensor, b: Tensor) -> Tensor:
-    """The sum of two states, loosely carried: `Accumulator.from_state` reads it as it reads a carried one."""
+    """Return the sum of two states, loosely carried: `Accumulator.from_state` reads it like a carried one."""
     state = a + b
     sums = (loosely_carried(ops, state[start : start + SUM_WORDS]) for start in (TERMS, WEIGHTS))
     return ops.xp.concatenate((state[:TERMS], *sums))
@@ -207,7 +207,7 @@ def joined(ops: Operations, a: Tensor, b: Tensor) -> Tensor:
 def chunk_state(
     ops: Operations, loss: Loss, label: Tensor, prediction: Tensor, weight: Tensor, mask: Tensor, omit: bool
 ) -> Tensor:
-    """What a chunk adds to a state: tensors of one shape, or None for weight and mask."""
+    """Return the state of a chunk alone, to be added: tensors of one shape, or None for weight and mask."""
     xp = ops.xp
     label, prediction = ops.float64(label), ops.float64(prediction)
     terms = evaluate(loss, xp, label, prediction, exact=True)
@@ -232,7 +232,7 @@ def chunk_state(
 
 
 def approximate(ops: Operations, total: Tensor) -> Tensor:
-    """The value of a sum that has not been carried, in float64: for losses that are not negative, to 1 or 2 ulp."""
+    """Return the float64 value of a sum that has not been carried: to 1 or 2 ulp, if no term is negative."""
     xp = ops.xp
     digits = ops.float64(total[FIRST_DIGIT:])
     value = xp.sum(digits * ops.constant(SCALES, total))

@@ -41,7 +41,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 def host(value: Any) -> Any:
-    """A tensor in host memory as the NumPy array that shares it; anything else as it is.
+    """Return a tensor in host memory as the NumPy array that shares it, and anything else as it is.
 
     Halves of a small batch are widened here, which takes less time than in pieces; a large one is not copied whole.
     """
@@ -53,22 +53,22 @@ def host(value: Any) -> Any:
 
 
 def has_kernels(device: torch.device) -> bool:
-    """Whether accumulators add tensors of that device: of a CUDA device, where numba-cuda is installed."""
+    """Whether accumulators can add tensors of that device: a CUDA device, where numba-cuda is installed."""
     return device.type == "cuda" and cuda.is_there()
 
 
 def placed(value: Any, device: torch.device) -> Any:
-    """An argument as an accumulator takes it beside tensors of that device: numbers and tensors stay as they are."""
+    """Move an argument to that device, for an accumulator to take; None, numbers and tensors stay as they are."""
     return value if value is None or isinstance(value, numbers.Real) else there(value, device)
 
 
 def there(value: Any, device: torch.device) -> torch.Tensor:
-    """A tensor of that device as it is, anything else as a tensor there."""
+    """Return a tensor as it is, and anything else as a tensor on that device."""
     return value if isinstance(value, torch.Tensor) else torch.as_tensor(value, device=device)
 
 
 def device_of(*values: Any) -> torch.device | None:
-    """The device that all tensors lie on; None for host memory, and TypeError for a mixture."""
+    """Return the device that all tensors lie on: None for host memory, TypeError for a mixture."""
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
     if all(tensor.is_cpu for tensor in tensors):
         return None
@@ -85,7 +85,7 @@ NAMES = Named(labels="target", predictions="input", weights="weight")
 def device_state(
     loss: Loss, input: Any, target: Any, weight: Any, mask: Any, omit: bool, device: torch.device
 ) -> torch.Tensor:
-    """What a chunk on a device adds to a state, without waiting for the device."""
+    """Return the state of a chunk on a device, to be added there; nothing waits for the device."""
     input, target = there(input, device), there(target, device)
     if has_kernels(device):
         return _state_by_kernels(loss, input, target, placed(weight, device), placed(mask, device), omit)

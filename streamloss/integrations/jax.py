@@ -46,12 +46,12 @@ class State(NamedTuple):
 
 
 def empty() -> State:
-    """The state that has seen nothing."""
+    """Return the state that has seen nothing."""
     return pack(Accumulator())
 
 
 def pack(accumulator: Accumulator) -> State:
-    """The state of an accumulator, for JAX to carry and add."""
+    """Return the state of an accumulator, for JAX to carry and add."""
     words = accumulator.state.astype("<i8")
     limbs = words.view("<u2").reshape(-1, LIMBS).astype(np.int32)
     limbs[:, -1] = limbs[:, -1].astype(np.int16)  # the highest bears the sign
@@ -65,7 +65,7 @@ def unpack(
     reduction: str | Reduction = Reduction.MEAN,
     nan: NanPolicy = "propagate",
 ) -> Accumulator:
-    """The accumulator with a state, or a sum of states."""
+    """Return the accumulator with that state, which may be a sum of states."""
     limbs = np.asarray(state.limbs).astype(np.int64)
     words = (limbs << (LIMB_BITS * np.arange(LIMBS))).sum(1)
     return Accumulator.from_state(words, loss, reduction=reduction, nan=nan)
@@ -79,12 +79,12 @@ def update(
     *,
     mask: Any = None,
     loss: str | Loss | Formula = "squared_error",
-    omit_nan: bool = False,
+    nan: NanPolicy = "propagate",
 ) -> State:
-    """A state with a chunk added to it, exactly: a pure function, for `jit`, `scan`, `shard_map` and any device.
+    """Return a state with a chunk added to it, exactly: a pure function, for `jit`, `scan`, `shard_map` and any device.
 
-    Arrays stay where they are: the digits are cut there, and nothing is copied to the host. Only losses made of
-    + - * / sqrt abs and comparisons, whose terms have the bits that the kernels give them.
+    Arrays stay where they are: the digits are cut there, and nothing is copied to the host. The loss must be made of
+    + - * / sqrt abs and comparisons, so that its terms have the bits that the kernels give them.
 
     Parameters
     ----------
@@ -93,14 +93,16 @@ def update(
     labels, predictions, weights, mask : array
         As for `streamloss.Accumulator.update`.
     loss : str, Loss or callable, default "squared_error"
-        The same for all chunks.
-    omit_nan : bool, default False
-        Whether an element with a NaN is left out, and counted.
+        The same for all chunks; static under `jit`, as in the second example.
+    nan : {"propagate", "omit"}, default "propagate"
+        As for `streamloss.Accumulator`; static under `jit`.
 
     Raises
     ------
-    ValueError, TypeError
-        For shapes that do not fit, and for losses with log or exp.
+    ValueError
+        For shapes that do not fit, and for nan="raise": compiled code cannot look at the data.
+    TypeError
+        For losses with log or exp, and for a loss or nan that `jit` has traced.
 
     Examples
     --------
@@ -113,7 +115,18 @@ def update(
     >>> unpack(state).result()
     7.0
 
+    Another loss and policy for NaN are static arguments of the compiled function:
+
+    >>> step = jax.jit(update, static_argnames=("loss", "nan"))
+    >>> state = step(empty(), jnp.array([1.0, jnp.nan]), jnp.zeros(2), loss="absolute_error", nan="omit")
+    >>> unpack(state, "absolute_error", nan="omit")
+    Accumulator(absolute_error, n=1, skipped=1, mean=1.0)
+
     """
+    if isinstance(loss, jax.core.Tracer) or isinstance(nan, jax.core.Tracer):
+        raise TypeError('loss and nan must be static: jax.jit(update, static_argnames=("loss", "nan"))')
+    if nan not in ("propagate", "omit"):
+        raise ValueError(f"nan must be 'propagate' or 'omit' here, got {nan!r}")
     with jax.enable_x64(True):
         labels, predictions = jnp.asarray(labels), jnp.asarray(predictions)
         if labels.shape != predictions.shape:
@@ -128,7 +141,7 @@ def update(
         )
         if kept is not None and kept.dtype != bool:
             raise TypeError(f"mask must be bool (True keeps an element), got dtype {kept.dtype}; write mask != 0")
-        added = chunk_state(OPERATIONS, as_loss(loss), labels, predictions, weight, kept, omit_nan)
+        added = chunk_state(OPERATIONS, as_loss(loss), labels, predictions, weight, kept, nan == "omit")
         shifts = LIMB_BITS * jnp.arange(LIMBS, dtype=jnp.int64)
         words = joined(OPERATIONS, added, (state.limbs.astype(jnp.int64) << shifts).sum(1))
         limbs = (words[:, None] >> shifts) & ((1 << LIMB_BITS) - 1)

@@ -43,19 +43,19 @@ else:
 
 
 def state_of(loss: losses.Loss, y_true: Any, y_pred: Any, weight: Any, mask: Any, omit: bool) -> Any:
-    """What a batch adds to a state, where its tensors are."""
+    """Return the state of a batch alone, to be added where its tensors are."""
     if ON_TORCH:
         return device_state(loss, y_pred, y_true, weight, mask, omit, y_pred.device)
     return chunk_state(OPERATIONS, loss, y_true, y_pred, weight, mask, omit)
 
 
 def with_64_bits() -> contextlib.AbstractContextManager[Any]:
-    """A context in which tensors of float64 and int64 can be made, inside compiled graphs too; JAX needs to be told."""
+    """Return a context in which float64 and int64 tensors can be made, in compiled graphs too: JAX has to be told."""
     return sys.modules["jax"].enable_x64(True) if ON_JAX else contextlib.nullcontext()
 
 
 def of_same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """The two, with a last axis of 1 where only one of them has it, as in Keras; ValueError for other shapes."""
+    """Give both a last axis of 1 where only one of them has it, as Keras does; ValueError for other shapes."""
     if len(y_true.shape) + 1 == len(y_pred.shape) and y_pred.shape[-1] == 1:
         y_true = ops.expand_dims(y_true, -1)
     elif len(y_pred.shape) + 1 == len(y_true.shape) and y_true.shape[-1] == 1:
@@ -66,14 +66,14 @@ def of_same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
 
 
 def fits(shape: Any, full: Any, *, exactly: bool = False) -> bool:
-    """Whether the axes that are known are equal, or 1."""
+    """Whether the known axes are equal, or 1 unless they must fit exactly."""
     return len(shape) == len(full) and all(
         a == b or None in (a, b) or (a == 1 and not exactly) for a, b in zip(shape, full, strict=True)
     )
 
 
 def spread(name: str, value: Any, like: Any) -> Any:
-    """Weights or a mask, shaped like the elements: of leading axes, or of all, each 1 or equal; None stays None."""
+    """Shape weights or a mask like the elements, from leading axes or all, each 1 or equal; None stays None."""
     if value is None:
         return None
     value = ops.convert_to_tensor(value)
@@ -163,12 +163,12 @@ class Metric(keras.metrics.Metric):
 
     @property
     def accumulator(self) -> Accumulator:
-        """What was seen so far: a copy, outside of graphs."""
+        """A copy of all that was seen so far; not inside of graphs."""
         words = np.array(ops.convert_to_numpy(self._words[:])).view(np.int64)
         return Accumulator.from_state(words, self._empty.loss, reduction=self._empty.reduction, nan=self._empty.nan)
 
     def result(self) -> Any:
-        """The loss so far: exact and float64 outside of graphs, an approximation of `dtype` inside."""
+        """Return the loss so far: exact and float64 outside of graphs, an approximation of `dtype` inside."""
         try:
             value = self.accumulator.result()
         except (NotImplementedError, TypeError):  # what TensorFlow and JAX say of a tensor inside a graph
@@ -188,7 +188,7 @@ class Metric(keras.metrics.Metric):
             return ops.cast(total / denominators[self._empty.reduction], self.dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal object of; a function of your own goes through as it is."""
+        """Return the configuration for `from_config`; a function of your own stays as it is."""
         loss = self._empty.loss
         config = {"loss": repr(loss) if loss.is_builtin else loss.formula, "name": self.name, "dtype": self.dtype}
         return config | {"reduction": str(self._empty.reduction), "nan": self._empty.nan}
@@ -223,7 +223,7 @@ class Loss(keras.losses.Loss):
         super().__init__(name=name or self._loss.name, reduction=reduction, dtype=dtype)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """The losses of the rows: of the elements, averaged over the last axis."""
+        """Return the losses of the rows: those of the elements, averaged over the last axis."""
         y_true, y_pred = of_same_rank(y_true, y_pred)
         fixed = ops.stop_gradient(y_pred)
         value = ops.stop_gradient(evaluate(self._loss, ops, y_true, fixed, exact=False))
@@ -231,12 +231,12 @@ class Loss(keras.losses.Loss):
         return ops.mean(value + slope * (y_pred - fixed), axis=-1)  # adds 0, whose gradient is the slope
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` makes an equal object of; a function of your own goes through as it is."""
+        """Return the configuration for `from_config`; a function of your own stays as it is."""
         return super().get_config() | {"loss": repr(self._loss) if self._loss.is_builtin else self._loss.formula}
 
 
 class Evaluation(keras.callbacks.Callback):
-    """Evaluates data chunk by chunk after each epoch, and puts exact values into `logs`.
+    """A callback that evaluates data chunk by chunk after each epoch, and puts exact values into `logs`.
 
     Put it first in `callbacks=[...]`: CSVLogger, EarlyStopping, TensorBoard and the history then see its values, too.
 
@@ -272,7 +272,7 @@ class Evaluation(keras.callbacks.Callback):
             logs |= {name: accumulator.result() for name, accumulator in self.evaluate().items()}
 
     def evaluate(self) -> dict[str, Accumulator]:
-        """The accumulators after one pass over the data, with the model as it is now."""
+        """Go through the data once, with the model as it is now, and return the accumulators."""
         found = {name: accumulator.copy().reset() for name, accumulator in self._metrics.items()}
         for x, y, *weights in self._batches():
             predictions = np.asarray(self.model.predict_on_batch(x))

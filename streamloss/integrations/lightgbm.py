@@ -25,7 +25,7 @@ def metric(
     reduction: str | Reduction = Reduction.MEAN,
     name: str | None = None,
 ) -> Callable[..., tuple[str, float, bool]]:
-    """An evaluation metric: `feval=` of `lightgbm.train`, `eval_metric=` of an estimator; with weights."""
+    """Return an evaluation metric: `feval=` of `lightgbm.train`, `eval_metric=` of an estimator; with weights."""
     empty = Accumulator(loss, reduction=reduction)
     shown = name or empty.loss.name
 
@@ -38,7 +38,7 @@ def metric(
 
 
 def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tuple[Any, Any]]:
-    """An objective: `params["objective"]` of `lightgbm.train`, `objective=` of an estimator; with weights.
+    """Return an objective: `params["objective"]` of `lightgbm.train`, `objective=` of an estimator; with weights.
 
     "squared_error" is (prediction - label)**2: twice LightGBM's own "regression", so that trees are the same where
     `min_sum_hessian_in_leaf` and `lambda_l2` are doubled, too. "huber(delta=...)" is LightGBM's "huber". Boosting from

@@ -37,24 +37,29 @@ class Metric(river.metrics.base.RegressionMetric):
 
     def __init__(self, loss: str | Loss | Formula = "squared_error") -> None:
         self.loss = loss
-        self.accumulator = Accumulator(loss, reduction="mean")
+        self._accumulator = Accumulator(loss, reduction="mean")
+
+    @property
+    def accumulator(self) -> Accumulator:
+        """A copy of all that was seen so far."""
+        return self._accumulator.copy()
 
     def update(self, y_true: float, y_pred: float, w: float = 1.0) -> None:
         """Add an observation."""
-        self.accumulator.update(float(y_true), float(y_pred), float(w))
+        self._accumulator.update(float(y_true), float(y_pred), float(w))
 
     def revert(self, y_true: float, y_pred: float, w: float = 1.0) -> None:
         """Take an observation out again; ValueError where more are taken out than were added."""
-        self.accumulator -= self.accumulator.copy().reset().update(float(y_true), float(y_pred), float(w))
+        self._accumulator -= self._accumulator.copy().reset().update(float(y_true), float(y_pred), float(w))
 
     def get(self) -> float:
-        """The mean; 0 of nothing, as river's own metrics."""
-        return self.accumulator.result() if self.accumulator.weight_sum else 0.0
+        """Return the mean, or 0 if nothing was seen, as river's own metrics do."""
+        return self._accumulator.result() if self._accumulator.weight_sum else 0.0
 
     @property
     def bigger_is_better(self) -> bool:
-        """Never: it is a loss."""
+        """Whether a larger value is better: never, it is a loss."""
         return False
 
     def __repr__(self) -> str:
-        return f"{self.accumulator.loss!r}: {self.get():{self._fmt}}".rstrip("0")
+        return f"{self._accumulator.loss!r}: {self.get():{self._fmt}}".rstrip("0")

@@ -44,7 +44,12 @@ class Outputs:
             raise ValueError(f"multioutput must be 'uniform_average', 'raw_values' or weights, got {multioutput!r}")
         self._empty = Accumulator(loss, reduction=Reduction.MEAN)
         self._multioutput = multioutput
-        self.accumulators: list[Accumulator] = []  # one for each output
+        self._accumulators: list[Accumulator] = []  # one for each output
+
+    @property
+    def accumulators(self) -> list[Accumulator]:
+        """Copies of all that was seen so far, one for each output."""
+        return [accumulator.copy() for accumulator in self._accumulators]
 
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Self:
         """Add a chunk; ValueError where shapes differ from each other or from those before."""
@@ -56,19 +61,19 @@ class Outputs:
                 "y_true and y_pred must both have the shape (n_samples,) or (n_samples, n_outputs),"
                 f" got {np.shape(y_true)} and {np.shape(y_pred)}"
             )
-        before = self.accumulators or [self._empty] * labels.shape[1]
+        before = self._accumulators or [self._empty] * labels.shape[1]
         if len(before) != labels.shape[1]:
             raise ValueError(f"y_true must have {len(before)} outputs as before, got {labels.shape[1]}")
         with NAMES:
-            self.accumulators = [
+            self._accumulators = [
                 accumulator.copy().update(labels[:, column], predictions[:, column], sample_weight)
                 for column, accumulator in enumerate(before)
             ]
         return self
 
     def result(self, transform: Callable[[Any], Any] = np.asarray) -> Any:
-        """The score: a float, or an array for "raw_values"; `transform` changes each output's mean first."""
-        means = transform(np.array([accumulator.result() for accumulator in self.accumulators]))
+        """Return the score: a float, or an array for "raw_values"; `transform` changes each output's mean first."""
+        means = transform(np.array([accumulator.result() for accumulator in self._accumulators]))
         if isinstance(self._multioutput, str):
             if self._multioutput == "raw_values":
                 return means
@@ -81,7 +86,7 @@ class Outputs:
 def score_function(
     loss: str | Loss | Formula, transform: Callable[[Any], Any] = np.asarray, name: str | None = None
 ) -> Callable[..., Any]:
-    """A function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
+    """Make a function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
 
     Examples
     --------
@@ -150,5 +155,5 @@ class ChunkedScore:
         return self
 
     def result(self) -> Any:
-        """The score so far."""
+        """Return the score so far."""
         return self.outputs.result()

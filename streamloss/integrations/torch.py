@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache, reduce
-from typing import Any, Self
+from typing import Any, Self, overload
 
 try:
     import torch
@@ -85,7 +85,7 @@ class Metric:
             For shapes that do not fit; for NaN where the policy is "raise", which waits for a CUDA device, and which
             no device without kernels allows.
         TypeError
-            For what is not real numbers, for tensors on several devices, and on a device without kernels for losses
+            For anything but real numbers, for tensors on several devices, and on a device without kernels for losses
             with log or exp.
 
         """
@@ -108,15 +108,19 @@ class Metric:
 
     @property
     def accumulator(self) -> Accumulator:
-        """The accumulator behind the metric, with what devices hold fetched into it: changing it changes the metric."""
-        while self._on_devices:
-            _, state = self._on_devices.popitem()
+        """A copy of all that was seen so far."""
+        return self._fetched().copy()
+
+    def _fetched(self) -> Accumulator:
+        """Return the accumulator behind the metric, with what devices hold fetched into it."""
+        for device, state in list(self._on_devices.items()):
             self._accumulator.merge(Accumulator.from_state(state.cpu().numpy(), self._accumulator.loss))
+            del self._on_devices[device]  # after the merge: until then a failure leaves it here
         return self._accumulator
 
     def compute(self, reduction: str | Reduction | None = None) -> float:
-        """The loss so far; see `streamloss.Accumulator.result`."""
-        return self.accumulator.result(reduction)
+        """Return the loss so far; see `streamloss.Accumulator.result`."""
+        return self._fetched().result(reduction)
 
     def reset(self) -> Self:
         """Forget all that was seen."""
@@ -127,12 +131,12 @@ class Metric:
     def merge_state(self, metrics: Metric | Iterable[Metric]) -> Self:
         """Add what other metrics have seen; they keep it. ValueError for another loss, before anything is merged."""
         others = [metrics] if isinstance(metrics, Metric) else list(metrics)
-        self._accumulator.merge(*(other.accumulator for other in others))
+        self._accumulator.merge(*(other._fetched() for other in others))
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state as a tensor of bytes, `Accumulator.to_bytes`, for a checkpoint."""
-        return {"accumulator": torch.frombuffer(bytearray(self.accumulator.to_bytes()), dtype=torch.uint8)}
+        """Return the state as a tensor of bytes, `Accumulator.to_bytes`, for a checkpoint."""
+        return {"accumulator": torch.frombuffer(bytearray(self._fetched().to_bytes()), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take the state from a checkpoint; ValueError if it is damaged or of another loss."""
@@ -145,21 +149,28 @@ class Metric:
         self._accumulator.merge(found)
 
     def __repr__(self) -> str:
-        return f"Metric({self.accumulator!r})"
+        return f"Metric({self._fetched()!r})"
 
 
 # ------------------------------------------------------------------------------------------- ranks
 
 
-def all_reduce(accumulator: Accumulator, group: Any = None) -> Accumulator:
+@overload
+def all_reduce(seen: Metric, group: Any = None) -> Metric: ...
+
+
+@overload
+def all_reduce(seen: Accumulator, group: Any = None) -> Accumulator: ...
+
+
+def all_reduce(seen: Metric | Accumulator, group: Any = None) -> Metric | Accumulator:
     """Let every rank hold what all ranks have seen, by one integer all-reduce: afterwards all have the same bits.
 
     Parameters
     ----------
-    accumulator : Accumulator
-        Of this rank, changed in place, as by `torch.distributed.all_reduce`: to go on accumulating on this rank,
-        reduce a copy. For a `Metric`, pass `metric.accumulator`. Ranks may have seen different numbers of batches,
-        or none.
+    seen : Metric or Accumulator
+        Of this rank, changed in place, as by `torch.distributed.all_reduce`. To go on accumulating on this rank,
+        reduce a copy, such as `metric.accumulator`. Ranks may have seen different numbers of batches, or none.
     group : ProcessGroup, optional
         gloo, NCCL or any backend that sums int64; by default, all ranks.
 
@@ -171,12 +182,13 @@ def all_reduce(accumulator: Accumulator, group: Any = None) -> Accumulator:
     Raises
     ------
     ValueError
-        On every rank whose accumulator differs in its loss from the others'.
+        On every rank, if the ranks' losses differ.
 
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
-        return accumulator
+        return seen
+    accumulator = seen._fetched() if isinstance(seen, Metric) else seen
     own = accumulator.state
     mark = int.from_bytes(hashlib.sha256(f"{accumulator.loss.spec} {own.size}".encode()).digest()[:3], "little")
     device = "cuda" if distributed.get_backend(group) == "nccl" else "cpu"
@@ -187,7 +199,8 @@ def all_reduce(accumulator: Accumulator, group: Any = None) -> Accumulator:
     if distributed.get_world_size(group) * squares != marks * marks:
         raise ValueError(f"ranks have accumulators of different losses; here it is {accumulator.loss!r}")
     others = np.array(total, np.int64) - own
-    return accumulator.merge(Accumulator.from_state(others, accumulator.loss))
+    accumulator.merge(Accumulator.from_state(others, accumulator.loss))
+    return seen
 
 
 # ------------------------------------------------------------------------------------------- training losses
@@ -246,7 +259,7 @@ def _reduced(how: Any, input: Any, target: Any, weight: Any) -> torch.Tensor:
 
 
 def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
-    """What torch promotes to; its huber_loss has the type of its input."""
+    """Return the dtype that torch promotes to; its huber_loss has the dtype of its input."""
     tensors = [input] if loss.name == "huber" and input.is_floating_point() else [input, target, weight]
     asked = [tensor.dtype for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     return reduce(torch.promote_types, asked) if asked else torch.float32
@@ -296,7 +309,7 @@ class MSELoss(torch.nn.MSELoss):
         target: torch.Tensor,
         weight: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The reduced loss."""
+        """Return the reduced loss."""
         return _value(input, target, weight, self._loss, self.reduction)
 
 

@@ -79,7 +79,7 @@ class Metric(torchmetrics.Metric):
 
     @property
     def accumulator(self) -> Accumulator:
-        """What was seen since the last reset, on this rank or, where the metric is synchronised, on all: a copy."""
+        """A copy of all that was seen since the last reset: on this rank or, if the metric is synchronised, on all."""
         empty, state = self._empty, getattr(self, self._name)
         return Accumulator.from_state(state.cpu().numpy(), empty.loss, reduction=empty.reduction, nan=empty.nan)
 
@@ -100,7 +100,7 @@ class Metric(torchmetrics.Metric):
         setattr(self, self._name, state)
 
     def compute(self) -> torch.Tensor:
-        """The loss, float64."""
+        """Return the loss, float64."""
         return torch.tensor(self.accumulator.result(), dtype=torch.float64, device=self.device)
 
     def merge_state(self, incoming_state: Any) -> None:

@@ -24,9 +24,9 @@ from .torch import Metric
 class ComputeMetrics:
     """Exact losses of regression heads, with padding left out: `Trainer(compute_metrics=ComputeMetrics())`.
 
-    With `TrainingArguments(batch_eval_metrics=True)` the trainer calls it for every batch, and no predictions are kept;
-    without, once for all. The numbers are the same, for any batch size. On several processes the trainer gathers every
-    batch, without the rows that it added to fill the last one, so each process has them all.
+    With `TrainingArguments(batch_eval_metrics=True)` the trainer calls it for every batch and keeps no predictions;
+    without, it calls it once for all. The numbers are the same, for any batch size. On several processes the trainer
+    gathers every batch, without the rows that it added to fill the last one, so each process has them all.
 
     Parameters
     ----------
@@ -92,10 +92,10 @@ class ComputeMetrics:
 
 
 def first(values: Any) -> Any:
-    """The first of several arrays, or the only one."""
+    """Return the first of several arrays, or the only one."""
     return values[0] if isinstance(values, (tuple, list)) else values
 
 
 def aligned(mask: Any, labels: Any) -> Any:
-    """A mask of leading dimensions, with as many as the labels."""
+    """Return a mask of leading dimensions with as many dimensions as the labels."""
     return mask.reshape(tuple(mask.shape) + (1,) * (labels.ndim - mask.ndim))

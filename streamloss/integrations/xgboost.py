@@ -25,9 +25,9 @@ def metric(
     reduction: str | Reduction = Reduction.MEAN,
     name: str | None = None,
 ) -> Callable[..., Any]:
-    """An evaluation metric: `custom_metric=` of `xgboost.train`, `eval_metric=` of an estimator; with weights.
+    """Return an evaluation metric: `custom_metric=` of `xgboost.train`, `eval_metric=` of an estimator; with weights.
 
-    Of what a metric returns XGBoost keeps six decimals. Predictions and labels are float32 there.
+    XGBoost keeps six decimals of the value. Predictions and labels are float32 there.
     """
     empty = Accumulator(loss, reduction=reduction)
 
@@ -41,7 +41,7 @@ def metric(
 
 
 def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tuple[Any, Any]]:
-    """An objective: `obj=` of `xgboost.train`, `objective=` of an estimator; gradient and hessian with weights.
+    """Return an objective: `obj=` of `xgboost.train`, `objective=` of an estimator; gradient and hessian with weights.
 
     "squared_error" is (prediction - label)**2: twice XGBoost's own, so that trees are the same where `reg_lambda` and
     `min_child_weight` are doubled, too. "huber(delta=...)" has the hessian 1, as in LightGBM. Others: ValueError.
