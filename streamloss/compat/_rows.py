@@ -1,4 +1,4 @@
-"""The means of many short rows: sums that are rounded once, of all rows at the same time.
+"""The means of rows: sums that are rounded once, of all short rows at the same time.
 
 Two numbers have a sum of two numbers, without error: the rounded sum, and what it lacks (Knuth, The Art of Computer
 Programming, volume 2, 4.2.2, theorem B). So a tree of additions leaves a rounded sum and its errors, and a second tree,
@@ -9,12 +9,54 @@ rounding of the sum, it is the correctly rounded one; the few rows for which the
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from ..accumulator import Accumulator
+from ..chunks import PIECE
 from ..reduction import Reduction
-from ._streams import Array
+from ._streams import Array, element_losses
+
+
+def add_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Any) -> Array:
+    """Add rows to an accumulator, and return their weighted means; piece by piece, so that temporaries are small.
+
+    An infinite weight multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
+    """
+    *leading, size = labels.shape
+    count = math.prod(leading)
+    labels, predictions = labels.reshape(count, size), predictions.reshape(count, size)
+    each = np.broadcast_to(np.asarray(weights, np.float64), (*leading, 1)).reshape(count, 1)
+    means = np.empty((count, 1))
+    rows = max(PIECE // max(size, 1), 1)
+    for start in range(0, count, rows):
+        part = slice(start, start + rows)
+        add = add_short_rows if size <= PIECE else add_long_row
+        means[part, 0] = add(accumulator, labels[part], predictions[part], each[part])
+    if size == 0 and leading:  # rows without elements, whose means are NaN
+        accumulator.update_losses(means, each)
+    with np.errstate(all="ignore"):
+        return (means * each).reshape(leading)
+
+
+def add_short_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> Array:
+    """Add rows of PIECE elements in all to an accumulator, and return their means."""
+    losses = element_losses(accumulator.loss, labels, predictions)
+    means = row_means(losses)
+    infinite = np.isinf(weights)
+    accumulator.update_losses(np.where(infinite, means[:, np.newaxis], losses) if infinite.any() else losses, weights)
+    return means
+
+
+def add_long_row(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> float:
+    """Add one row to an accumulator, and return its mean."""
+    row = mean(Accumulator(accumulator.loss).update(labels, predictions))
+    if np.isinf(weights).any():
+        accumulator.update_losses(np.broadcast_to(row, labels.shape), weights)
+    else:
+        accumulator.update(labels, predictions, weights)
+    return row
 
 
 def row_means(values: Array) -> Array:

@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from .. import exact, losses
 from ..accumulator import Accumulator
-from ..chunks import PIECE
 from ..reduction import Reduction, quotient
 from . import _streams
-from ._rows import mean, row_means
-from ._streams import FLOAT32, Array, Measured, Result, Seen, element_losses, own_loss, read, safe
+from ._rows import add_rows
+from ._streams import FLOAT32, Array, Measured, Result, Seen, own_loss, read, safe
 
 EPSILON = 1e-7  # keras.backend.epsilon()
 ONLY_AXIS = -1  # stands for the last axis of arrays of rank 1, which grows with every chunk
@@ -143,46 +142,6 @@ def row_weights(sample_weight: Any, shape: tuple[int, ...]) -> Any:
             f" each 1 or equal; got shape {array.shape} for row losses of shape {rows}"
         )
     return array.reshape(padded)
-
-
-def add_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Any) -> Array:
-    """Add rows to an accumulator, and return their weighted means; piece by piece, so that temporaries are small."""
-    *leading, size = labels.shape
-    count = math.prod(leading)
-    labels, predictions = labels.reshape(count, size), predictions.reshape(count, size)
-    each = np.broadcast_to(np.asarray(weights, np.float64), (*leading, 1)).reshape(count, 1)
-    means = np.empty((count, 1))
-    rows = max(PIECE // max(size, 1), 1)
-    for start in range(0, count, rows):
-        part = slice(start, start + rows)
-        add = add_short_rows if size <= PIECE else add_long_row
-        means[part, 0] = add(accumulator, labels[part], predictions[part], each[part])
-    if size == 0 and leading:  # rows without elements, whose means are NaN
-        accumulator.update_losses(means, each)
-    with np.errstate(all="ignore"):
-        return (means * each).reshape(leading)
-
-
-# A weight of infinity multiplies the mean of its row: infinity * 0 is NaN, infinity * mean(0, 1) is not.
-
-
-def add_short_rows(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> Array:
-    """Add rows of PIECE elements in all to an accumulator, and return their means."""
-    losses = element_losses(accumulator.loss, labels, predictions)
-    means = row_means(losses)
-    infinite = np.isinf(weights)
-    accumulator.update_losses(np.where(infinite, means[:, np.newaxis], losses) if infinite.any() else losses, weights)
-    return means
-
-
-def add_long_row(accumulator: Accumulator, labels: Array, predictions: Array, weights: Array) -> float:
-    """Add one row to an accumulator, and return its mean."""
-    row = mean(Accumulator(accumulator.loss).update(labels, predictions))
-    if np.isinf(weights).any():
-        accumulator.update_losses(np.broadcast_to(row, labels.shape), weights)
-    else:
-        accumulator.update(labels, predictions, weights)
-    return row
 
 
 class Loss:
