@@ -22,6 +22,7 @@ from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, r
 from .squares import accumulate_squares
 from .weights import add_shared, summed
 
+SHARED_AT_ONCE = 1 << 16  # elements whose shared weights are summed together, while they are in cache
 SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
 
 
@@ -53,9 +54,13 @@ def accumulate(
     shared = is_shared(summed(weights, mask, loss[2], weights))
     term_window, weight_window = guess[0], I64(0) if shared else guess[1]
     weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are; until a block says otherwise
-    before = state[COUNT]
+    before, summed_to = state[COUNT], start
     begin = end = start
     while end < stop:
+        if end - summed_to >= SHARED_AT_ONCE:
+            kept = state[COUNT] - before
+            state[NONZERO] += add_shared(weights, mask, loss[2], summed_to, end, kept, weight_sum)
+            before, summed_to = before + kept, end
         past = past_line(labels, end, is_in_vectors(weights) or is_in_vectors(mask))
         begin, end = end, smaller(end + BLOCK - past, stop)
         n = end - begin
@@ -78,7 +83,7 @@ def accumulate(
     if not shared:
         settle(tally, I64(4), weight_window, weight_sum)
         guess[1], guess[2] = weight_window, not weights_in_one_cut
-    state[NONZERO] += add_shared(weights, mask, loss[2], start, stop, state[COUNT] - before, weight_sum)
+    state[NONZERO] += add_shared(weights, mask, loss[2], summed_to, stop, state[COUNT] - before, weight_sum)
     carry(term_sum)
     carry(weight_sum)
 
