@@ -94,22 +94,26 @@ def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
 
 
 @_jit.scalar
-def cut_twice(values: Any, window: int, total: Any) -> bool:
-    """Add the numbers of a block to a sum, if they fit a window; the quick path of blocks.py, without terms."""
+def cut_twice(values: Any, window: int, total: Any) -> int:
+    """Add the numbers of a block to a sum, if they fit a window; the quick path of blocks.py, without terms.
+
+    Returns how many of them are not 0, or -1 if they do not fit.
+    """
     intrinsics.wide_vectors()
     high, low = magic(window - CUT), magic(window - 2 * CUT)
-    high_sum = low_sum = outside = left = 0
+    high_sum = low_sum = outside = left = nonzero = 0
     for i in range(values.size):
         upper, lower, more = cut(float64(values[i]), high, low)
         high_sum += upper
         low_sum += lower
         outside |= upper ^ bits(high)
         left |= more
+        nonzero += values[i] != 0.0
     if (outside >> FRACTION_BITS) != 0 or left & WITHOUT_SIGN != 0:
-        return False
+        return -1
     deposit(total, high_sum - values.size * bits(high), window - CUT)
     deposit(total, low_sum - values.size * bits(low), window - 2 * CUT)
-    return True
+    return nonzero
 
 
 @_jit.scalar
@@ -132,11 +136,13 @@ def add_times(values: Any, times: int, total: Any) -> int:
     for start in range(0, values.size, BLOCK):
         stop = smaller(start + BLOCK, values.size)
         here = part(values, start, stop)
-        nonzero += count_nonzero(here)
-        if window == UNKNOWN or not cut_twice(here, window, once):
+        found = I64(-1) if window == UNKNOWN else cut_twice(here, window, once)
+        if found < 0:
+            found = count_nonzero(here)
             for i in range(stop - start):
                 block[i] = here[i]
             window = add_exactly(part(block, 0, stop - start), once, window)
+        nonzero += found
     carry(once)
     for k in range(SUM_WORDS):
         total[k] += once[k] * times
