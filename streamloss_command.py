@@ -1,10 +1,14 @@
-"""Starts the command `streamloss`: from here on Ctrl-C ends it quietly, while Python still loads the rest."""
+"""Starts the command `streamloss`: from here on Ctrl-C ends it quietly, while Python still loads the rest.
+
+SIGTERM, by which the system asks a program to end, has the effect of Ctrl-C once all is loaded: a checkpoint is kept.
+"""
 
 import os
 import signal
 import sys
 
 INTERRUPTED = 130
+TERMINATED = 143
 
 before = signal.getsignal(signal.SIGINT)
 if before is signal.default_int_handler:  # not where the shell has it ignored
@@ -27,8 +31,21 @@ def main() -> None:
     _open_standard_streams()
     from streamloss.cli import main as run
 
+    terminated = False
+
+    def terminate(*_: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
     signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         run()
-    finally:  # all is written; Python, as it ends, would give the signal back to the system, which kills
+    except SystemExit as end:
+        if terminated and end.code == INTERRUPTED:
+            sys.exit(TERMINATED)
+        raise
+    finally:  # all is written; Python, as it ends, would give the signals back to the system, which kills
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -22,9 +22,11 @@ from . import __version__, stored
 from ._threads import set_num_threads
 from .files import History, Progress, checkpoint, outputs, results, scoring
 from .files.results import Results
+from .losses import LOSSES
 from .reduction import Reduction
 from .warm import warmup as compile_ahead
 
+NAMES = ", ".join(map(repr, LOSSES.values()))
 USER_ERROR = 2
 INTERRUPTED = 130
 PIPE_CLOSED = 1  # as click has it
@@ -67,11 +69,20 @@ def command() -> None:
 @click.option("--predictions", required=True, multiple=True, metavar="COLUMN", help="Likewise; may be repeated.")
 @click.option("--weights", metavar="COLUMN", help="Likewise; default: every weight is 1.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Score the groups of this column; may be repeated.")
-@click.option("--loss", default="squared_error", metavar="NAME", help='E.g. absolute_error or "huber(delta=2)".')
+@click.option(
+    "--loss", default="squared_error", metavar="NAME", help=f"One of {', '.join(map(repr, LOSSES.values()))}."
+)
 @click.option("--nan", type=click.Choice(["omit", "propagate", "raise"]), default="omit", help="Default: omit.")
 @click.option("--stderr", is_flag=True, help="Standard errors, too.")
 @click.option("--checkpoint", metavar="FILE", help="Keep state and position here, and go on from them.")
-@click.option("--checkpoint-every", "every", type=click.FloatRange(min=0), default=5.0, metavar="SECONDS")
+@click.option(
+    "--checkpoint-every",
+    "every",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    metavar="SECONDS",
+    help="Write the checkpoint so often; default: every 5 seconds.",
+)
 @click.option("--save-state", metavar="FILE", help="Write the state, for `streamloss merge` and Python.")
 @click.option("--losses-out", metavar="FILE", help="Write every single loss to this .parquet or .npy file.")
 @click.option("--plot", metavar="FILE", help="Draw the running loss, or a bar for each group, e.g. to a .png file.")

@@ -365,7 +365,8 @@ streamloss_command.main()
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path, number, code):
     rows = 3_000_000
     text = "y,p\n" + "1.25,2.5\n" * rows
     (tmp_path / "t.csv").write_text(text)
@@ -374,9 +375,9 @@ def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path):
     child = subprocess.Popen([*COMMAND, *arguments, "--checkpoint-every", "0"], stderr=subprocess.PIPE, **options)
     while not (tmp_path / "run.ckpt").exists() and child.poll() is None:
         time.sleep(0.002)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     errors = child.communicate()[1]
-    assert (child.returncode, errors) in [(130, b"\n"), (0, b"")]
+    assert (child.returncode, errors) in [(code, b"\n"), (0, b"")]
     done = process(*arguments, cwd=tmp_path, env=options["env"])
     assert json.loads(done.stdout)["count"] == rows
     assert done.stderr.startswith("streamloss: run.ckpt: goes on after row ")
