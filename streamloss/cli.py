@@ -69,9 +69,7 @@ def command() -> None:
 @click.option("--predictions", required=True, multiple=True, metavar="COLUMN", help="Likewise; may be repeated.")
 @click.option("--weights", metavar="COLUMN", help="Likewise; default: every weight is 1.")
 @click.option("--by", multiple=True, metavar="COLUMN", help="Score the groups of this column; may be repeated.")
-@click.option(
-    "--loss", default="squared_error", metavar="NAME", help=f"One of {', '.join(map(repr, LOSSES.values()))}."
-)
+@click.option("--loss", default="squared_error", metavar="NAME", help=f"One of {NAMES}.")
 @click.option("--nan", type=click.Choice(["omit", "propagate", "raise"]), default="omit", help="Default: omit.")
 @click.option("--stderr", is_flag=True, help="Standard errors, too.")
 @click.option("--checkpoint", metavar="FILE", help="Keep state and position here, and go on from them.")
