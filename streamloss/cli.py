@@ -31,7 +31,7 @@ PIPE_CLOSED = 1  # as click has it
 
 
 class Shown(NamedTuple):
-    """How the user wants the results."""
+    """How the results are to be printed."""
 
     as_json: bool
     as_csv: bool
@@ -39,12 +39,12 @@ class Shown(NamedTuple):
 
     @property
     def reductions(self) -> Sequence[Reduction]:
-        """The one that was asked for, or all."""
+        """The reduction that was asked for, or all of them."""
         return report.REDUCTIONS if self.reduction is None else (Reduction(self.reduction),)
 
 
 def _shown(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that prints results."""
+    """Add the options of every command that prints results."""
     names = [str(reduction) for reduction in report.REDUCTIONS]
     for option in (
         click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a row for each prediction and group."),
@@ -169,7 +169,7 @@ def warmup(losses: tuple[str, ...]) -> None:
 
 
 class _Clock:
-    """How fast rows are read."""
+    """Measures how fast rows are read."""
 
     def __init__(self) -> None:
         self._begin, self._first, self._rows = time.perf_counter(), -1, 0
@@ -249,7 +249,7 @@ def _deliver(
 
 
 def main() -> None:
-    """Run the command: what the user got wrong is one line on standard error and exit code 2."""
+    """Run the command; a user's error becomes one line on standard error and exit code 2."""
     try:
         command(prog_name="streamloss", standalone_mode=False)
         sys.stdout.flush()
@@ -272,7 +272,7 @@ def main() -> None:
 
 
 def _forget_output() -> None:
-    """What standard output could not take would be tried again, and reported, at the end of the process."""
+    """Redirect standard output to nowhere: Python would write the rest again when it exits, and report the error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
