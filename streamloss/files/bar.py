@@ -37,7 +37,7 @@ class Bar:
         self._bars.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the run has come; what an earlier one has read says nothing about the rate."""
+        """Show how far the run has come; rows that an earlier run has read do not count for the rate."""
         now = time.monotonic()
         if self._begin is None:
             self._begin, self._first = now, progress.rows

@@ -16,17 +16,17 @@ from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
 from .results import Found, Results
 
-TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')  # of JSON as Python writes it
+TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')  # in JSON as Python writes it
 REDUCTIONS = tuple(reduction for reduction in Reduction if reduction is not Reduction.NONE)
 
 
 def total(found: Found) -> Accumulator:
-    """All groups together."""
+    """Return the accumulator of all groups together."""
     return found.total() if isinstance(found, GroupedAccumulator) else found
 
 
 def key_names(results: Results) -> tuple[str, ...]:
-    """The names of the columns of keys; files that Python has saved do not know them."""
+    """Return the names of the columns of keys; files that Python has saved do not know them."""
     if results.by or not isinstance(results.first, GroupedAccumulator):
         return results.by
     width = max((len(parts(key)) for key in results.first), default=1)
@@ -34,12 +34,12 @@ def key_names(results: Results) -> tuple[str, ...]:
 
 
 def parts(key: Any) -> tuple[Any, ...]:
-    """The entries of a key, one for each column."""
+    """Return the entries of a key, one for each column."""
     return key if isinstance(key, tuple) else (key,)
 
 
 def as_json(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> str:
-    """One object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
+    """Return one object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
     content: dict[str, Any] = {"loss": repr(results.first.loss)}
     names = key_names(results)
     bodies = {name: _body(found, names, reductions) for name, found in results.found.items()}
@@ -83,7 +83,7 @@ def _json_key(part: Any) -> Any:
 
 
 def as_csv(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> Iterator[str]:
-    """Lines as of RFC 4180: a header, and a row for each prediction and group; floats read back as the same floats.
+    """Yield lines of RFC 4180: a header, and a row for each prediction and group; floats read back as the same floats.
 
     A missing key is an empty field, and an empty string is "".
     """

@@ -1,4 +1,4 @@
-"""What a run has found, one accumulator for each of its predictions: as bytes, and the sum of several."""
+"""The results of a run, one accumulator for each of its predictions: how they are stored and merged."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ SEVERAL = "predictions"  # the kind of a file with an accumulator for each of se
 
 
 class Results(NamedTuple):
-    """What a run has found."""
+    """The results of a run, so far or in the end."""
 
     found: dict[str, Found]  # by the names of the predictions
     by: tuple[str, ...] = ()  # the columns of the keys, where there are groups
 
     @property
     def first(self) -> Found:
-        """The one for the first prediction: all have the same loss and options."""
+        """The accumulator of the first prediction: all have the same loss and options."""
         return next(iter(self.found.values()))
 
     def to_bytes(self) -> bytes:
-        """All of it. For one prediction, `load` of the accumulator's class reads it, too."""
+        """Return all of it as bytes. For one prediction, `load` of the accumulator's class reads them, too."""
         names = {"predictions": list(self.found), "by": list(self.by)}
         if len(self.found) == 1:
             kind, header, words = stored.unpack(self.first.to_bytes())
@@ -68,12 +68,12 @@ class Results(NamedTuple):
 
     @property
     def groups(self) -> str:
-        """Their columns in words."""
+        """The columns of the groups' keys, in words."""
         return f"by {', '.join(self.by) or 'keys'}" if isinstance(self.first, GroupedAccumulator) else "none"
 
 
 def read(path: Path, decode: Callable[[bytes], T]) -> T:
-    """What a file holds; a ValueError names it."""
+    """Read and decode a file; a ValueError names it."""
     try:
         return decode(stored.read(path))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,7 +81,7 @@ def read(path: Path, decode: Callable[[bytes], T]) -> T:
 
 
 def as_words(data: bytes) -> Any:
-    """Bytes as int64 words, filled up with zeros."""
+    """Return bytes as int64 words, filled up with zeros."""
     return np.frombuffer(data + bytes(-len(data) % 8), "<i8").astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""The loss of what lies in files, chunk by chunk, in bounded memory."""
+"""Score files and other sources, chunk by chunk, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     """How far a run has come."""
 
     rows: int
-    all_rows: int | None  # None where nobody knows
+    all_rows: int | None  # None if unknown
     bytes: int
     all_bytes: int | None
     results: Results  # so far
@@ -85,7 +85,7 @@ def score(
     history: History | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Accumulator | GroupedAccumulator | dict[str, Accumulator] | dict[str, GroupedAccumulator]:
-    """The loss of columns of a table, or of arrays in files, in one pass and bounded memory.
+    """Compute the loss of columns of a table, or of arrays in files, in one pass and bounded memory.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, 
 
 
 def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be of use; the reduction need not."""
+    """Describe what must stay the same for a checkpoint to be of use; the reduction may change."""
     columns, found = run.source.columns, run.results.first
     if run.source.identity is None:
         raise ValueError("checkpoint: this source cannot be read again from where a run has ended; files can")

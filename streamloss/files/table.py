@@ -1,4 +1,4 @@
-"""What has been found, as a table for people."""
+"""The results as a table for people."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _show_groups(results: Results, reduction: Reduction) -> None:
 
 
 def largest(found: GroupedAccumulator, most: int) -> list[Any]:
-    """The keys of the groups with the most elements, in the order of keys."""
+    """Return the keys of the groups with the most elements, in the order of keys."""
     if len(found) <= most:
         return list(found)
     chosen = heapq.nlargest(most, ((group.count, -i, key) for i, (key, group) in enumerate(found.items())))
