@@ -90,7 +90,7 @@ class Checkpoint:
             )
 
     def _changes(self, run: dict[str, Any]) -> list[str]:
-        """Return how the runs were asked for different things; only if they were not, how what they read differs."""
+        """Return the differences in what was asked for; only if there are none, those in what is read."""
         apart = ("source", "stderr")
         was, now = ({name: value for name, value in each.items() if name not in apart} for each in (run, self.run))
         return [*differences(was, now)] or [*differences(run.get("source"), self.run.get("source"))]

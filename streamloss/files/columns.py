@@ -91,7 +91,7 @@ def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr
 
 
 def _row_by_row(expression: pl.Expr) -> bool:
-    """Whether no part of the expression looks at other rows, as reading in batches would change what it yields."""
+    """Whether the value in a row depends on that row alone: otherwise, reading in batches would change it."""
     parts = [expression]
     while parts:
         part = parts.pop()

@@ -189,7 +189,7 @@ class Delimited(Text):
 
 
 def _lacks(frame: pl.DataFrame) -> bool:
-    """Whether some value is missing, also because a record has too few fields, or stands for a missing one."""
+    """Whether some value is missing, because a record has too few fields or a text stands for a missing one."""
     return any(
         column.null_count() > 0
         or (column.dtype.is_float() and bool(column.is_nan().any()))

@@ -243,7 +243,7 @@ class ParquetWriter:
 
 @contextmanager
 def _polars_writes(path: Path) -> Iterator[None]:
-    """Raise OSError for Polars' errors: a full disk gives one without a number, with the system's words in its text."""
+    """Raise OSError for Polars' errors: those for a full disk have no number, but the system's words in their text."""
     import polars as pl
 
     try:

@@ -43,7 +43,7 @@ def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None,
         return _arrays(inside[0], [f"{file}:{p}" for p in predictions], inside[1], [f"{file}:{k}" for k in by])
     if paths is not None:
         return _tables().read(paths, _columns(labels, predictions, weights, by))
-    if labels is None and predictions == (None,):  # chunks that are tuples name nothing
+    if labels is None and predictions == (None,):  # the arrays of tuples have no names
         labels, predictions = "labels", ("predictions",)
     return _in_memory(source, _columns(labels, predictions, weights, by))
 

@@ -35,7 +35,7 @@ from .ahead import side_by_side
 from .columns import Selection
 from .part import ERRORS, ROWS, Piece, local_identity, readable
 
-LARGE = 1 << 25  # bytes: row groups with larger columns are read bit by bit, as several would be read at once
+LARGE = 1 << 25  # bytes of a row group's columns from which it is read bit by bit: several would be read at once
 CHUNK = 1 << 16  # rows: chunks of at least so many, on average, are handed on by themselves
 NO_DICTIONARY = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 BUFFER = 1 << 20  # bytes of a column of a large row group that are read from the file at once
@@ -80,7 +80,7 @@ class Parquet:
             raise readable(self.name, error) from error
 
     def _sizes(self, columns: list[str]) -> list[int]:
-        """Return the bytes of each row group: by its metadata, but at least 8 a number, as repeats may be stored once."""
+        """Return the bytes of each row group by its metadata, at least 8 a number, as repeats may be stored once."""
         roots = [path if path in self.schema else path.partition(".")[0] for path in self._paths]
         places = [i for i, root in enumerate(roots) if root in columns]
         return [

@@ -37,7 +37,7 @@ class Part(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What identifies the file and its content, for JSON."""
+        """The properties, for JSON, by which a later run recognises the file and its content."""
         ...
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:

@@ -67,7 +67,7 @@ class Remote:
 
 
 def _head(url: str) -> dict[str, str]:
-    """Ask a web server for the file's version; nothing is known of one in an object store, which Polars reads."""
+    """Return a web server's headers about the file's version; none for an object store, which only Polars reads."""
     if not url.lower().startswith(("http://", "https://")):
         return {}
     request = urllib.request.Request(url, method="HEAD")

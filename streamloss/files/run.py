@@ -139,7 +139,7 @@ class Run:
             self.losses.add(losses, batch.by)
 
     def _has_whole_rows(self, batch: Batch) -> bool:
-        """Whether a batch is of whole rows: those of large arrays may come in parts, in the order of the file."""
+        """Whether a batch has whole rows: those of large arrays may come in parts, in the order of the file."""
         return batch.labels.ndim > 0 and batch.end.rows - self.position.rows == len(batch.labels)
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[int, int]]:
