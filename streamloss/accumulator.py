@@ -17,8 +17,8 @@ from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
 
-ONE = frozenset({float, np.float64})  # types of single numbers, which are added without an array around them
-ONE_WEIGHT = ONE | {type(None)}
+NUMBERS = frozenset({float, np.float64})  # types of single numbers, which are added without an array around them
+NUMBER_OR_NONE = NUMBERS | {type(None)}
 
 
 class Accumulator(Mergeable):
@@ -202,7 +202,7 @@ class Accumulator(Mergeable):
         operands = arrays.ready(labels, predictions, weights) if plain else None
         if operands is not None:
             after = adder.added(operands, before)
-        elif plain and type(labels) in ONE and type(predictions) in ONE and type(weights) in ONE_WEIGHT:
+        elif plain and type(labels) in NUMBERS and type(predictions) in NUMBERS and type(weights) in NUMBER_OR_NONE:
             after = adder.added_one(labels, predictions, 1.0 if weights is None else weights, before)
         elif arrays.on_device(labels):
             return self._add_where_it_lies(adder.loss, labels, predictions, weights, mask, out)

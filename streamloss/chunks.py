@@ -33,7 +33,7 @@ EXACT_IN_FLOAT32 = frozenset(np.dtype(d) for d in "?bBhHe")
 READY = 0x0101  # flags of an array that is C-contiguous and aligned
 READY_TRANSPOSED = 0x0102  # flags of an array whose transpose is
 PIECE = 1 << 16  # elements that are staged at once: they stay in the second-level cache
-SHARE = 1 << 20  # the most elements that a thread draws at once
+LARGEST_PIECE = 1 << 20  # elements that a thread draws at once, at most
 
 
 class Arguments(NamedTuple):
@@ -71,7 +71,7 @@ class Direct:
             return range(0, self.size, PIECE)
         share = self.size if threads == 1 else self.size // (8 * threads)
         share = share // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
-        return range(0, self.size, min(max(share, PIECE), SHARE))
+        return range(0, self.size, min(max(share, PIECE), LARGEST_PIECE))
 
     def operands(self, piece: int, pieces: range) -> Operands:
         """Return the arguments of the kernel for a piece."""

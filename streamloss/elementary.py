@@ -36,7 +36,7 @@ LOG2_E = float.fromhex("0x1.71547652b82fep+0")  # 1 / log(2)
 ROOT_HALF = float.fromhex("0x1.6a09e667f3bcdp-1")  # sqrt(1/2)
 SMALLEST_NORMAL = 2.0**-1022
 INFINITY = math.inf
-NAN = math.nan
+QUIET_NAN = math.nan
 
 BIAS = 1023  # of the exponent of a float64
 FRACTION_BITS = 52
@@ -117,7 +117,7 @@ def log(x: float) -> float:
     k = _exponent(place) - (BIAS + 54.0 if subnormal else BIAS)
     y = _log_of_product(k, _above_one(place), k * LN2_LOW)
     y = y if x < INFINITY else x
-    edge = -INFINITY if x == 0.0 else NAN
+    edge = -INFINITY if x == 0.0 else QUIET_NAN
     return edge if x <= 0.0 else y
 
 
@@ -136,7 +136,7 @@ def log1p(x: float) -> float:
     rest = (lower - (f - upper)) * (H0 + f * H1)  # how log(1 + f) changes by what the rounding of f lost
     y = _with_sign_of(x, _log_of_product(k, f, k * LN2_LOW + rest))
     y = y if x < INFINITY else x
-    edge = -INFINITY if x == -1.0 else NAN
+    edge = -INFINITY if x == -1.0 else QUIET_NAN
     return edge if x <= -1.0 else y
 
 

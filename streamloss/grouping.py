@@ -78,7 +78,7 @@ FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 ele
 TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
 STATES = types.Array(types.int64, 2, "C")
 MOST_TIMES = 1 << 30  # the most that deposit_float is given at once
-CARRY_AFTER = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
+MOST_UNCARRIED = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
 SHARED_WORDS = 1 << 20  # of states; threads add to states of their own, as long as those fit in the cache
 
 
@@ -342,7 +342,7 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
     for piece in drawn:
         operands = chunk.operands(piece, pieces)
         weights, size = operands[2], operands[6] - operands[5]
-        if uncarried + size > CARRY_AFTER:
+        if uncarried + size > MOST_UNCARRIED:
             carry_all(states)
             uncarried = 0
         uncarried += size

@@ -23,7 +23,7 @@ Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 FEW = 1 << 10  # integers in a range this narrow are coded by their distance from the lowest
 TABLE = 1 << 16  # integers in a range this narrow are numbered by a table, however few they are
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
-SCALARS = frozenset({*KINDS, type(None)})
+TYPES = frozenset({*KINDS, type(None)})
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 SHORTEST_TIME = len("2026-01-31 23:59:59")
@@ -75,7 +75,7 @@ def columns_of(by: Any) -> list[Any] | None:
 
 def holds_columns(parts: list[Any]) -> bool:
     """Whether an entry of a list is not a key but a column of keys."""
-    if SCALARS.issuperset(map(type, parts)):
+    if TYPES.issuperset(map(type, parts)):
         return False
     return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in parts)
 

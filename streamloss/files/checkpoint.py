@@ -20,8 +20,8 @@ from .source import Position
 
 Files: TypeAlias = Sequence[Mapping[str, Any]]
 KIND = "checkpoint"
-SHARE = 10  # between two checkpoints lies at least so many times the time that writing the last one took
-SHOWN = 3  # differences that a refusal names
+PAUSE = 10  # between two checkpoints, at least so many times as long as writing the last one took
+MOST_NAMED = 3  # differences, or paths, in an error
 
 
 class Kept(NamedTuple):
@@ -77,7 +77,7 @@ class Checkpoint:
         """Refuse another run. Standard errors are compared last: --plot turns them on without the user's asking."""
         changes = self._changes(run)
         if changes:
-            raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:SHOWN])}")
+            raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:MOST_NAMED])}")
         if not has_history:
             raise ValueError(
                 f"{self.path} was written without --plot (history): there is no running loss of the rows before it"
@@ -105,7 +105,7 @@ class Checkpoint:
         begin = time.monotonic()
         outputs.write(self.path, kept.to_bytes())
         end = time.monotonic()
-        self._next = end + max(self.every, SHARE * (end - begin))
+        self._next = end + max(self.every, PAUSE * (end - begin))
 
 
 def check_seconds(every: float) -> None:
@@ -156,7 +156,7 @@ def _are_files(value: Any) -> bool:
 
 
 def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+    return ", ".join(paths[:MOST_NAMED]) + (f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else "")
 
 
 def _times(*times: int) -> list[str]:

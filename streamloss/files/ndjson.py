@@ -14,7 +14,8 @@ from .columns import Selection
 from .inference import widened
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
-NAN = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')  # which Python writes, and JSON does not know
+# Python writes NaN, which JSON does not know.
+NAN_VALUE = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')
 
 
 class NDJSON(Text):
@@ -46,7 +47,7 @@ class NDJSON(Text):
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
         data = data.removeprefix(BYTE_ORDER_MARK)
         if b"NaN" in data:
-            data = NAN.sub(rb"\1null", data)
+            data = NAN_VALUE.sub(rb"\1null", data)
         return pl.scan_ndjson(data, schema=schema, infer_schema_length=None)
 
     def _reason(self, record: bytes, error: BaseException) -> BaseException:

@@ -117,7 +117,7 @@ class Run:
 
     @property
     def _accumulators(self) -> list[Accumulator]:
-        return cast(list[Accumulator], list(self.results.found.values()))
+        return cast(list[Accumulator], list(self.results.accumulators.values()))
 
     def _add(self, batch: Batch) -> None:
         shape = tuple(batch.labels.shape)
@@ -154,10 +154,10 @@ class Run:
 
     def _update(self, piece: Batch, start: int, losses: Array | None) -> None:
         keys = {"by": piece.by if len(piece.by) > 1 else piece.by[0]} if piece.by else {}
-        for i, (name, found) in enumerate(self.results.found.items()):
+        for i, (name, accumulator) in enumerate(self.results.accumulators.items()):
             out = None if losses is None else losses[i]
             try:
-                found.update(piece.labels, piece.predictions[i], piece.weights, out=out, **keys)
+                accumulator.update(piece.labels, piece.predictions[i], piece.weights, out=out, **keys)
             except NanFoundError as error:
                 column = name if error.argument == "predictions" else getattr(self.source.columns, error.argument)
                 index = (start + error.index[0], *error.index[1:]) if error.index else ()

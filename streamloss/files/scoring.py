@@ -167,8 +167,8 @@ def score(
             run.checkpoint = Checkpoint(checkpoint_path, _description(run, losses_path), every)
         name = _name(labels if source is None else source)
         run.go(lambda: None if progress is None else progress(_progress(run)), name)
-    found: Any = run.results.found  # all of one type
-    return found if several else run.results.first
+    accumulators: Any = run.results.accumulators  # all of one type
+    return accumulators if several else run.results.first
 
 
 def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, by: tuple[str, ...]) -> Source:
@@ -179,7 +179,7 @@ def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, 
 
 def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
     """Describe what must stay the same for a checkpoint to be of use; the reduction may change."""
-    columns, found = run.source.columns, run.results.first
+    columns, first = run.source.columns, run.results.first
     if run.source.identity is None:
         raise ValueError("checkpoint: this source cannot be read again from where a run has ended; files can")
     return {
@@ -187,9 +187,9 @@ def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
         "predictions": list(columns.predictions),
         "weights": columns.weights,
         "by": list(columns.by),
-        "loss": found.loss.spec if found.loss.is_builtin else f"{found.loss!r} {found.loss.fingerprint[:16]}",
-        "nan": found.nan,
-        "stderr": found.stderr,
+        "loss": first.loss.spec if first.loss.is_builtin else f"{first.loss!r} {first.loss.fingerprint[:16]}",
+        "nan": first.nan,
+        "stderr": first.stderr,
         "losses_out": None if losses_out is None else os.path.abspath(losses_out),
         "source": run.source.identity,
     }

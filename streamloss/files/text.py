@@ -46,7 +46,7 @@ Parse: TypeAlias = Callable[[bytes], Any]
 class Block(NamedTuple):
     """Whole records of a file."""
 
-    data: bytes  # below the header of the file, if it has one
+    data: bytes  # the header of the file, if it has one, and below it the records
     offset: int  # of its end, in the decompressed text
     bytes: int  # of the file, compressed or not, that have been read
 
@@ -67,7 +67,7 @@ class Text(ABC):
 
     @abstractmethod
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
-        """Scan the records below the header; Polars infers their types if the schema is None."""
+        """Scan a header and records below it; Polars infers the types if the schema is None."""
 
     @abstractmethod
     def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
