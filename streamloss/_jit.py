@@ -83,7 +83,7 @@ def routine(function: F) -> F:
 
 
 def known_to_numba(function: F) -> F:
-    """A helper for the CUDA backend, which has to see Numba's own object."""
+    """Return a helper as Numba's own object, which the CUDA backend needs."""
     assert isinstance(function, Helper)
     return cast(F, function.dispatcher)
 

@@ -29,7 +29,7 @@ _workers = 0
 
 
 def get_num_threads() -> int:
-    """How many threads an update may use: as set, otherwise NUMBA_NUM_THREADS, otherwise all cores.
+    """Return how many threads an update may use: as set, otherwise NUMBA_NUM_THREADS, otherwise all cores.
 
     >>> import streamloss
     >>> streamloss.set_num_threads(2)

@@ -105,7 +105,7 @@ class Accumulator(Mergeable):
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
         self._adder = cpu.Adder(self._loss, nan != "propagate")
-        # What was added on the host; replaced, never changed.
+        # The sum of what was added on the host; it is replaced, never changed in place.
         self._base: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)
         self._partials: Any = None  # what was added on devices
         self._device = checked_device(device)

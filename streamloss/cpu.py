@@ -53,7 +53,7 @@ def accumulate(
     weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     shared = is_shared(summed(weights, mask, loss[2], weights))
     term_window, weight_window = guess[0], I64(0) if shared else guess[1]
-    weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are; until a block says otherwise
+    weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are, until a block does not fit
     before, summed_to = state[COUNT], start
     begin = end = start
     while end < stop:

@@ -1,4 +1,4 @@
-"""log, log1p, exp and expm1 in IEEE arithmetic alone: losses of them are vector code, the same on every machine.
+"""log, log1p, exp and expm1 in IEEE arithmetic only: losses of them are vector code, the same on every machine.
 
 A mathematical library may return other bits after an update, on another CPU, or in a vector than alone. These
 functions use + - * / and operations on the 64 bits of a float64, each exact or rounded as IEEE 754 has it, in a fixed

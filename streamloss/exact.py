@@ -42,7 +42,7 @@ LOW = -34 * DIGIT_BITS  # the exponent of the lowest digit's last bit: -1088, be
 NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, FIRST_DIGIT = range(4)
 SUM_WORDS = FIRST_DIGIT + DIGITS
 
-ONE = 1 << -LOW  # in units of the lowest digit's last bit
+ONE = 1 << -LOW  # the number 1, in units of the lowest digit's last bit
 
 # ---------------------------------------------------------------------------------------------- the state
 COUNT = 0  # elements
@@ -52,7 +52,7 @@ COUNTS = 3
 TERMS = COUNTS  # where the sum of weight * loss begins
 WEIGHTS = TERMS + SUM_WORDS  # where the sum of weights begins
 STATE_WORDS = WEIGHTS + SUM_WORDS
-# What the standard error needs is kept behind it, where it is asked for.
+# With stderr=True, the sums that the standard error needs follow.
 TERM_SQUARES = STATE_WORDS  # where the sum of (weight * loss)**2 begins
 PRODUCTS = TERM_SQUARES + SUM_WORDS  # of weight * loss * weight
 WEIGHT_SQUARES = PRODUCTS + SUM_WORDS  # of weight**2

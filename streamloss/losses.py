@@ -114,7 +114,7 @@ class Loss:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells formulas apart by what they compute, so that a pickled copy of one is still the same loss."""
+        """A digest of what the formula computes, by which a pickled copy is still the same loss."""
         digest = hashlib.sha256()
         _feed(digest, self.formula, set())
         return digest.hexdigest()
@@ -126,7 +126,7 @@ class Loss:
 
 
 def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) -> None:
-    """Feed what a formula computes: its code, and the values that it takes from its closure and from modules.
+    """Feed a digest with what a formula computes: its code, and the values it takes from closures and modules.
 
     `names` are those that the code which uses the value mentions: of a module, no other values matter.
     """

@@ -16,7 +16,7 @@ NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
 
 
 class Mergeable(ABC):
-    """The settings of an accumulator, and the verbs that need nothing else."""
+    """The settings of an accumulator, and the methods that need nothing else."""
 
     __slots__ = ("__weakref__", "_lock", "_loss", "_nan", "_reduction", "_stderr")
 

@@ -61,7 +61,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float) -> None:
         self.path, self.every = path, every
-        self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
+        self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be read again
         self._next = time.monotonic() + every
 
     def load(self, loss: Loss, *, with_history: bool = False) -> Kept | None:
@@ -173,7 +173,7 @@ def _short(value: Any) -> str:
 
 
 def _words(value: Any) -> str:
-    """A part of the description of a run, for people."""
+    """Return a part of the description of a run, for people."""
     if isinstance(value, Mapping):
         return "; ".join(map(_words, value.values()))
     if _are_files(value):

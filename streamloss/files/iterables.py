@@ -33,7 +33,7 @@ class Chunks:
         return self._batches()  # in the calling thread: the program's objects may belong to it
 
     def check_unchanged(self) -> None:
-        """Chunks are in no file."""
+        """Do nothing: chunks are in no file."""
 
     def _batches(self) -> Iterator[Batch]:
         rows = 0

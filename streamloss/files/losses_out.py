@@ -38,7 +38,7 @@ class Writer(Protocol):
         """Add rows: losses by prediction and row, and the columns of keys."""
 
     def keep(self) -> Any:
-        """Have the disk keep all that was added; returns what `begin` needs to go on from here."""
+        """Have the disk keep all that was added; return what `begin` needs to go on from here."""
 
     def finish(self) -> None:
         """Put the whole file in place; what lies beside it is left to `discard`."""
@@ -48,7 +48,7 @@ class Writer(Protocol):
 
 
 def open_writer(path: Path, columns: Columns) -> Writer:
-    """The writer for this ending; ValueError for one that is unknown."""
+    """Return the writer for this ending; ValueError for one that is unknown."""
     if path.suffix.lower() == ".npy":
         if columns.by:
             raise ValueError(f"losses_out: {path} has no place for keys (by); write a .parquet file")

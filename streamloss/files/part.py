@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 class Part(Protocol):
-    """A file that has been opened and checked as far as its beginning and its end tell."""
+    """A file that has been opened, and checked as far as its beginning and its end allow."""
 
     name: str
     size: int  # bytes

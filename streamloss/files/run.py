@@ -69,7 +69,7 @@ class Run:
                 batches.close()
 
     def _resume(self) -> bool:
-        """Take up what an earlier run has left; returns whether nothing is left to do."""
+        """Take up what an earlier run has left; return whether nothing is left to do."""
         loss, with_history = self.results.first.loss, self.history is not None
         kept = None if self.checkpoint is None else self.checkpoint.load(loss, with_history=with_history)
         if kept is not None:

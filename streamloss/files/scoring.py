@@ -151,7 +151,7 @@ def score(
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     check_seconds(every)
     make = GroupedAccumulator if keys else Accumulator
-    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # refuses what it does not know
+    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # checks the options
     with ExitStack() as claims:
         losses_path, checkpoint_path = (
             None if path is None else claims.enter_context(outputs.claimed(path)) for path in (losses_out, checkpoint)

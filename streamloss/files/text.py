@@ -129,7 +129,7 @@ class Text(ABC):
                 end = self._end(data, rest)
                 if end or (rest and not data):
                     offset += len(rest) + end
-                    block = b"".join((header, rest, memoryview(data)[:end]))  # the one copy of what has been read
+                    block = b"".join((header, rest, memoryview(data)[:end]))  # the only copy of what has been read
                     yield Block(block, offset, file.tell() if self._compression else offset)
                     rest = data[end:]
                 else:
@@ -194,7 +194,7 @@ class Text(ABC):
         return readable(f"line {self._line(offset)} of {self.name}", self._reason(data, error))
 
     def _reason(self, record: bytes, error: BaseException) -> BaseException:
-        """Why a record cannot be parsed, where a format knows better than its parser."""
+        """Return why a record cannot be parsed, where a format knows better than its parser."""
         return error
 
 
