@@ -26,7 +26,7 @@ __all__ = [
     "warmup",
 ]
 
-# What not everybody needs is loaded with its first use: importing all of it at once takes a third longer.
+# These are loaded when they are first used: importing all of them at once takes a third longer.
 _LATER = {
     "GroupedAccumulator": "grouped",
     "compute_weighted_loss": "one_shot",
@@ -42,10 +42,10 @@ if _typing.TYPE_CHECKING:
     from .grouped import GroupedAccumulator
     from .one_shot import compute_weighted_loss, mean_squared_error
     from .warm import warmup
-else:  # hidden from type checkers, which would believe in any name then
+else:  # hidden from type checkers, which would otherwise accept any name
 
     def __getattr__(name: str) -> object:
-        """A public name with its first use, or a module that one comes from."""
+        """Load a public name, or the module that one comes from, when it is first used."""
         if name in _LATER:
             value = globals()[name] = getattr(_import_module(f".{_LATER[name]}", __name__), name)
             return value
@@ -54,5 +54,5 @@ else:  # hidden from type checkers, which would believe in any name then
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        """Every name, loaded or not."""
+        """List every name, loaded or not."""
         return sorted({*globals(), *_LATER, *_LATER.values()})

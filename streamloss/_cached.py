@@ -1,7 +1,7 @@
-"""Attributes that are computed once, as Python has them from 3.12 on.
+"""Attributes that are computed once: `functools.cached_property` as Python has it from 3.12 on.
 
-Before, functools' own hold a lock while they compute: in a process that another thread forks in that moment, it stays
-locked for ever. Without a lock two threads may both compute; one of the two equal results is kept.
+Before 3.12 it holds a lock while it computes. If another thread forks the process at that moment, the lock stays locked
+in the child for ever. Without a lock two threads may both compute; one of the two equal results is kept.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, overload
 T = TypeVar("T")
 
 
-class cached_property(Generic[T]):  # noqa: N801, as it is called in functools
-    """What a method returns, kept in the object's `__dict__`, where it is found first from then on."""
+class cached_property(Generic[T]):  # noqa: N801, named as in functools
+    """A property that keeps its method's result in the object's `__dict__`, where Python finds it from then on."""
 
     def __init__(self, method: Callable[[Any], T]) -> None:
         self._method, self.__doc__ = method, method.__doc__

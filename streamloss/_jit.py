@@ -32,17 +32,17 @@ FLAGS = {
     "fastmath": False,  # every operation is rounded once, in the order written
 }
 
-# Helpers that Python never calls need no wrappers for it: a third of their compile time.
+# Helpers that Python never calls need no wrappers, which take a third of the compile time.
 INNER = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": True}
 
-# For code that makes no arrays: without reference counts it compiles in nine tenths of the time, and reads Python's
-# arrays without making an owner for each, which takes 60 ns. A function that says nothing has what its caller has.
+# For code that makes no arrays: without reference counts it compiles in nine tenths of the time, and makes no owner for
+# each array that Python passes, which takes 60 ns. Functions without this option inherit their caller's setting.
 NO_COUNTS = {"_nrt": False}
 
 
 @cache
 def _sources() -> str:
-    """Identifies the sources compiled into every kernel: Numba's cache looks at the kernel's own file alone."""
+    """Return a digest of the package's sources: Numba's cache looks for changes in the kernel's own file only."""
     digest = hashlib.sha256()
     for file in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -55,14 +55,14 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 class Helper:
-    """A function that kernels call. Numba gets to know it when one is compiled, and not when it is imported."""
+    """A function that kernels call. Numba sees it when the first of them is compiled, not when it is imported."""
 
     def __init__(self, function: Callable[..., Any], inline: bool) -> None:
         self._function, self._inline = function, inline
 
     @cached_property
     def dispatcher(self) -> Any:
-        """What Numba calls it by."""
+        """The function as a dispatcher of Numba's."""
         options = {**INNER, **NO_COUNTS, "forceinline": self._inline, "pipeline_class": RawParts}
         return numba.njit(**options)(self._function)
 
@@ -73,7 +73,7 @@ def _type_of_helper(helper: Helper, context: Any) -> Any:
 
 
 def scalar(function: F) -> F:
-    """Compile a helper into whatever calls it: loops vectorise only when nothing is left to call."""
+    """Compile a helper into whatever calls it: loops vectorise only if they call nothing."""
     return cast(F, Helper(function, inline=True))
 
 
@@ -83,28 +83,29 @@ def routine(function: F) -> F:
 
 
 def known_to_numba(function: F) -> F:
-    """A helper for the CUDA backend, which has to see Numba's own object."""
+    """Return a helper as Numba's own object, which the CUDA backend needs."""
     assert isinstance(function, Helper)
     return cast(F, function.dispatcher)
 
 
 def arithmetic(function: F) -> F:
-    """Compile a helper of formulas into them, optimised by itself first: logarithms then take a fifth less time."""
+    """Inline a helper into formulas after optimising it by itself: logarithms then take a fifth less time."""
     return cast(F, numba.njit(**{**INNER, **NO_COUNTS}, forceinline=True, pipeline_class=OptimisedParts)(function))
 
 
 class Cache(FunctionCache):
-    """Numba's, which imports all that its compiler knows of before it loads machine code that needs none of it.
+    """Numba's cache, without the imports that it does before it loads machine code.
 
-    Where SciPy is installed, that is 0.3 s. Machine code of ours calls Numba's runtime and the C library alone.
+    Numba imports everything that compiled code might call, which takes 0.3 s where SciPy is installed. Our machine code
+    calls Numba's runtime and the C library only.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """What is kept for a signature, or None."""
+        """Return the machine code that is kept for a signature, or None."""
         rtsys.initialize(target_context)
         try:
             return self._load_overload(sig, target_context)
-        except Exception:  # damaged, or written by a version whose types are gone: to be written anew
+        except Exception:  # damaged, or of a version whose types are gone: it is written anew
             self.flush()
             return None
 
@@ -160,7 +161,7 @@ class Formula(types.Opaque):
 
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Formula:
-        """The type for `function`; `name` identifies what it computes, in other processes too."""
+        """Return the type for `function`; `name` identifies what it computes, in other processes too."""
         formula = cls(f"{name} {_sources()}")
         cls.functions.setdefault(formula.name, function)
         return formula
@@ -184,7 +185,7 @@ def _unbox_formula(typ: Any, obj: Any, c: Any) -> NativeValue:
 
 
 def by_type(stub: Callable[..., Any], **options: Any) -> Callable[[F], F]:
-    """Let compiled code that calls `stub` get what the decorated function returns for the arguments' types."""
+    """Compile calls of `stub` as the function that the decorated one returns for the arguments' types."""
     options = {**INNER, "forceinline": True, "pipeline_class": RawParts, **options}
     return cast(Callable[[F], F], overload(stub, jit_options=options, strict=False))
 
@@ -199,11 +200,11 @@ INSTRUCTIONS = r"llvm\.(fabs|sqrt|copysign|floor|ceil|trunc|rint|minnum|maxnum|m
 
 
 def _element_function(function: Callable[..., Any], parameters: int) -> Any:
-    """The compiled formula: part of the loop if it is arithmetic alone, else a call of its own.
+    """Compile a formula: into the loop if it is arithmetic only, otherwise as a call of its own.
 
     Where Intel's SVML is installed, Numba computes sin, pow and their like by vectors in the body of a loop and one by
     one in its remainder, by another algorithm: the bits of a loss would depend on its place in the chunk. Through a
-    call every element takes the same path. Logarithms and exponentials are arithmetic by now, see formulas.py.
+    call every element takes the same path. Logarithms and exponentials are arithmetic already, see formulas.py.
     """
     part = inlined(function)
     signature = (types.float64,) * (2 + parameters)

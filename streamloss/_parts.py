@@ -1,8 +1,8 @@
-"""Helpers as parts of kernels: they become machine code in whatever calls them, and nowhere else.
+"""Compilers for helpers that become machine code only as parts of the kernels that call them.
 
 Numba optimises every function and makes machine code of it before another one may call it, and does both again in the
-caller, which it is linked into. For functions that Python never calls, once is enough: the first result from an empty
-cache folder takes two thirds of the time.
+caller that it is linked into. For functions that Python never calls, once is enough: with an empty cache folder, the
+first result then takes two thirds of the time.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ NO_MACHINE_CODE = SimpleNamespace(set_env=lambda name, env: None)
 
 
 class Optimised(JITCodeLibrary):
-    """The code of a helper, ready to be linked, in LLVM's representation alone."""
+    """A helper's code, optimised and ready to be linked, in LLVM's representation only."""
 
     def _finalize_final_module(self) -> None:
         for function in self.get_defined_functions():
             if function.linkage.name == "external":
-                function.linkage = "linkonce_odr"  # as Numba does for what it links: it may be there twice
+                function.linkage = "linkonce_odr"  # as Numba does, since a function may be linked twice
         self._finalized = True
 
     def get_pointer_to_function(self, name: str) -> int:
-        """Where Python could call it: nowhere."""
+        """Return 0: a helper has no address that Python could call."""
         self._ensure_finalized()
         return 0
 
     @property
     def codegen(self) -> Any:
-        """Where the objects that code refers to are written; helpers refer to none."""
+        """A stand-in for what registers the objects that code refers to: helpers refer to none."""
         return NO_MACHINE_CODE
 
 
 class Raw(Optimised):
-    """The same as it was written: all of it is optimised in the kernel."""
+    """A helper's code as it was written: LLVM optimises it in the kernel only."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout

@@ -22,14 +22,14 @@ from numba.core.compiler_lock import global_compiler_lock
 R = TypeVar("R")
 
 _threads: int | None = None
-# What the workers do, one task after the other. Queues and threads of C alone: the locks of concurrent.futures are
-# Python code, which KeyboardInterrupt can leave locked for ever.
+# The workers' tasks. This queue and these threads are written in C: the locks of concurrent.futures are taken by Python
+# code, where KeyboardInterrupt can leave them locked for ever.
 _tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
 _workers = 0
 
 
 def get_num_threads() -> int:
-    """How many threads an update may use: as set, otherwise NUMBA_NUM_THREADS, otherwise all cores.
+    """Return how many threads an update may use: as set, otherwise NUMBA_NUM_THREADS, otherwise all cores.
 
     >>> import streamloss
     >>> streamloss.set_num_threads(2)
@@ -54,13 +54,13 @@ def set_num_threads(threads: int | None) -> None:
 
 
 def _forget_workers() -> None:
-    """A forked child has none of its parent's threads."""
+    """Begin without workers in a forked child, which has none of its parent's threads."""
     global _tasks, _workers
     _tasks, _workers = SimpleQueue(), 0
     global_compiler_lock.release()
 
 
-# A child that is forked while another thread compiles would find the compiler locked for ever.
+# The lock is taken for the fork: if another thread compiled meanwhile, it would stay locked in the child for ever.
 os.register_at_fork(
     before=global_compiler_lock.acquire,
     after_in_parent=global_compiler_lock.release,
@@ -77,7 +77,7 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     queue = iter(pieces)  # next() on a range is one step under the GIL: no piece is drawn twice
     stopped = False
     wanted = max(0, min(get_num_threads(), len(pieces)) - 1)
-    tickets = deque(range(wanted))  # a helper that starts takes one; without one it is not needed any more
+    tickets = deque(range(wanted))  # a helper takes one when it starts; if none is left, it is not needed any more
     done: SimpleQueue[tuple[list[R], BaseException | None]] = SimpleQueue()
 
     def draw() -> Iterator[int]:
@@ -122,7 +122,7 @@ def _take(tickets: deque[int]) -> bool:
 
 
 def _send(task: Callable[[], None], times: int) -> None:
-    """Have a task done by that many workers, as far as the system grants threads."""
+    """Give a task to that many workers, starting more of them as far as the system allows."""
     global _workers
     try:
         while _workers < times:

@@ -17,8 +17,8 @@ from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
 
-ONE = frozenset({float, np.float64})  # types of single numbers that need no array around them
-ONE_WEIGHT = ONE | {type(None)}
+NUMBERS = frozenset({float, np.float64})  # types of single numbers, which are added without an array around them
+NUMBER_OR_NONE = NUMBERS | {type(None)}
 
 
 class Accumulator(Mergeable):
@@ -105,7 +105,7 @@ class Accumulator(Mergeable):
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
         self._adder = cpu.Adder(self._loss, nan != "propagate")
-        # What was added on the host; replaced, never changed.
+        # The sum of what was added on the host; it is replaced, never changed in place.
         self._base: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)
         self._partials: Any = None  # what was added on devices
         self._device = checked_device(device)
@@ -202,7 +202,7 @@ class Accumulator(Mergeable):
         operands = arrays.ready(labels, predictions, weights) if plain else None
         if operands is not None:
             after = adder.added(operands, before)
-        elif plain and type(labels) in ONE and type(predictions) in ONE and type(weights) in ONE_WEIGHT:
+        elif plain and type(labels) in NUMBERS and type(predictions) in NUMBERS and type(weights) in NUMBER_OR_NONE:
             after = adder.added_one(labels, predictions, 1.0 if weights is None else weights, before)
         elif arrays.on_device(labels):
             return self._add_where_it_lies(adder.loss, labels, predictions, weights, mask, out)
@@ -249,7 +249,7 @@ class Accumulator(Mergeable):
         return self._step(before, exact.combine(before, state))
 
     def _on_devices(self) -> Any:
-        """What was added on devices, to add to."""
+        """Return the sums kept on devices, made when they are first needed."""
         if self._partials is None:
             with self._lock:
                 if self._partials is None:
@@ -258,19 +258,19 @@ class Accumulator(Mergeable):
 
     @property
     def _state(self) -> Words:
-        """The state: what was added on the host and, once the devices have done it, on them."""
+        """The sum of what was added on the host and on devices, for which it waits."""
         partials = self._partials
         return self._base if partials is None else exact.combine(self._base, partials.fetch())
 
     def _step(self, before: Words, after: Words) -> Accumulator:
-        """Take the step from one state to another, whole or not at all, whatever state other threads have led to."""
+        """Go from one state to another, whole or not at all; what other threads have added meanwhile is kept."""
         taken = False
         try:
             with self._lock:
                 state = after if self._base is before else exact.combine(self._base, after - before)
                 self._base, taken = state, True
         except BaseException:
-            if taken:  # KeyboardInterrupt came while the lock was let go
+            if taken:  # KeyboardInterrupt came while the lock was being released
                 with self._lock:
                     self._base = exact.combine(self._base, before - after)
             raise
@@ -279,7 +279,7 @@ class Accumulator(Mergeable):
     # ------------------------------------------------------------------------------------------- asking
 
     def result(self, reduction: str | Reduction | None = None) -> float:
-        """The loss so far; asking changes nothing and may be repeated.
+        """Return the loss so far; asking changes nothing and may be repeated.
 
         Parameters
         ----------
@@ -300,7 +300,7 @@ class Accumulator(Mergeable):
         return reduce(self._state, self._reduction if reduction is None else as_reduction(reduction))
 
     def standard_error(self, reduction: str | Reduction | None = None) -> float:
-        """The standard error of the result, from the same pass; needs `stderr=True`.
+        """Return the standard error of the result, from the same pass; needs `stderr=True`.
 
         For "mean", S / W, it is that of a weighted mean m = sum(w * x) / sum(w) of n elements with nonzero weight::
 
@@ -381,7 +381,7 @@ class Accumulator(Mergeable):
         return self._step(before, after)
 
     def __sub__(self, other: object) -> Accumulator:
-        """A new accumulator without what the other has seen: (a + b) - b == a, to the bit.
+        """Return a new accumulator without what the other has seen: (a + b) - b == a, to the bit.
 
         Raises ValueError for another loss, and where the counts show that the other was never part of this one.
         """
@@ -401,7 +401,7 @@ class Accumulator(Mergeable):
     __hash__ = None  # accumulators change
 
     def copy(self) -> Accumulator:
-        """An independent accumulator that has seen the same."""
+        """Return an independent accumulator that has seen the same."""
         return self._with(self._state)
 
     def reset(self) -> Accumulator:
@@ -414,7 +414,7 @@ class Accumulator(Mergeable):
         return f"Accumulator({self._loss!r}, {self._evidence()})"
 
     def _evidence(self) -> str:
-        """The number of elements and the result, as `repr` shows them."""
+        """Return the number of elements and the result, as `repr` shows them."""
         shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
         skipped = f", skipped={self.skipped_count:_}" if self.skipped_count else ""
         return f"n={self.count:_}{skipped}, {shown}={self.result(shown)!r}"
@@ -431,7 +431,7 @@ class Accumulator(Mergeable):
         return html.table(repr(self._loss), ("", "", *["standard error"] * self._stderr), rows)
 
     def _numbers(self, reduction: Reduction) -> list[str]:
-        """The result, and its standard error if that is kept."""
+        """Return the result, and its standard error if that is kept."""
         numbers = [self.result(reduction)]
         if self._stderr:
             numbers.append(self.standard_error(reduction))
@@ -465,7 +465,7 @@ class Accumulator(Mergeable):
         reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
         nan: NanPolicy = "propagate",
     ) -> Accumulator:
-        """The accumulator with this state, which may be a sum of states.
+        """Return the accumulator with this state, which may be a sum of states.
 
         Parameters
         ----------
@@ -492,7 +492,7 @@ class Accumulator(Mergeable):
         return cls(loss, reduction=reduction, nan=nan)._with(exact.checked_state(state))
 
     def to_bytes(self) -> bytes:
-        """The accumulator in about 1 KiB: little-endian, versioned, with a checksum; see `streamloss.stored`."""
+        """Return the accumulator in about 1 KiB: little-endian, versioned, with a checksum; see `streamloss.stored`."""
         return stored.pack(stored.ACCUMULATOR, self._settings(), self._state)
 
     @classmethod
@@ -521,7 +521,7 @@ class Accumulator(Mergeable):
 
 
 def checked_device(device: str) -> int | None:
-    """The number of the device that chunks go to, or None for where they are."""
+    """Return the number of the device that chunks go to, or None for where they are."""
     if not isinstance(device, str):
         raise TypeError(f"device must be a str, got {type(device).__name__}")
     if device == "auto":
@@ -535,7 +535,7 @@ def checked_device(device: str) -> int | None:
 
 @cache
 def backend() -> Any:
-    """What adds chunks on devices, imported when it is needed; RuntimeError without a device."""
+    """Return the module that adds chunks on devices, imported when needed; RuntimeError without a device."""
     from . import cuda
 
     return cuda.backend()

@@ -1,4 +1,4 @@
-"""The door: what users pass is checked here, before anything happens; every refusal names the argument."""
+"""Checks of what users pass, before anything happens; every error names the argument."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .chunks import (
     in_place,
 )
 
-# Stands in the place of predictions where labels are losses that have been computed already.
+# Passed as predictions where labels are losses that have been computed already.
 COMPUTED = object()
 
-ARRAY = np.ndarray  # looked up in one step
+ARRAY = np.ndarray  # a global, which is looked up in one step
 DLPACK_CUDA = 2  # kDLCUDA
 
 
@@ -39,12 +39,12 @@ class NanFoundError(ValueError):
 
 
 def chunk(labels: Any, predictions: Any, weights: Any = None, mask: Any = None, out: Any = None) -> Chunk:
-    """Check the arguments of an update and make a chunk of them; every refusal names the argument."""
+    """Check the arguments of an update and make a chunk of them; every error names the argument."""
     return laid_out(checked(labels, predictions, weights, mask, out))
 
 
 def ready(labels: Any, predictions: Any, weights: Any) -> Whole | None:
-    """The arguments of the usual update as kernels read them: whole arrays, in place; None for any other.
+    """Return the operands of the usual update, whole arrays that are read in place; None for any other update.
 
     Small updates spend most of their time here.
     """
@@ -73,7 +73,7 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Whole | None:
 
 
 def laid_out(arguments: Arguments, codes: Array | None = None) -> Chunk:
-    """A chunk of arguments that have been checked, read in place if that can be; with codes for groups of rows."""
+    """Make a chunk of checked arguments, read in place if possible; `codes` are those of the rows' groups."""
     try:
         return in_place(arguments, codes)
     except NotInPlaceError:
@@ -81,17 +81,17 @@ def laid_out(arguments: Arguments, codes: Array | None = None) -> Chunk:
 
 
 def from_torch(value: Any) -> Any:
-    """A tensor as the array that shares its memory, if it is one that torch converts without ado."""
+    """Return the array that shares a tensor's memory if torch converts it directly, otherwise the value itself."""
     if type(value).__module__ != "torch":
         return value
     try:
         return value.detach().numpy() if value.requires_grad else value.numpy()
-    except (AttributeError, RuntimeError, TypeError):  # a dtype of torch, a tensor on a device, or one of bfloat16
+    except (AttributeError, RuntimeError, TypeError):  # it is a dtype, a tensor on a device, or one of bfloat16
         return value  # as_array knows what to do
 
 
 def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Arguments:
-    """The arguments of an update as arrays that fit each other."""
+    """Return the arguments of an update as arrays that fit each other."""
     masks: list[tuple[Array, bool]] = []  # those of numpy.ma arrays
     if predictions is COMPUTED:
         labels = predictions = as_numbers("losses", labels, masks)
@@ -129,7 +129,7 @@ def on_device(value: Any) -> bool:
 
 
 def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
-    """The argument as an array of a dtype that converts exactly to float64; its numpy.ma mask goes into `masks`."""
+    """Return the argument as an array of a dtype that converts exactly to float64; add its mask to `masks`."""
     if type(value) is not ARRAY:
         value = as_array(name, value, masks)
     dtype = value.dtype
@@ -143,7 +143,7 @@ def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
 
 def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
-    """Anything array-like as a plain ndarray, without a copy where it has memory of its own.
+    """Return anything array-like as a plain ndarray, without a copy if it has memory of its own.
 
     The mask of a numpy.ma array goes into `masks`, with the value by which it keeps an element.
     """
@@ -167,7 +167,7 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
 
 def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
-    """The argument `mask` as an array of bool."""
+    """Return the argument `mask` as an array of bool."""
     array = as_array("mask", value, masks)
     if array.dtype != BOOL:
         raise TypeError(f"mask must be bool (True keeps an element), got dtype {array.dtype}; write mask != 0")
@@ -175,7 +175,7 @@ def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
 
 def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
-    """The array with as many dimensions as `shape`, each 1 or equal; ValueError if it fits neither of the two rules."""
+    """Return a view with as many dimensions as `shape`, each 1 or equal; ValueError if neither rule allows it."""
     if array.shape == shape:
         return array
     if array.ndim < len(shape):
@@ -197,7 +197,7 @@ def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
-    """The argument `out`, if terms can be written to it."""
+    """Return the argument `out`, if terms can be written to it."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.dtype not in FLOATS:
@@ -214,7 +214,7 @@ def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
 
 
 def overlap(a: Array, b: Array) -> bool:
-    """Whether two arrays share memory; True, too, where that is too hard to tell."""
+    """Whether two arrays share memory; also True where that is too hard to tell."""
     try:
         return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # the stubs know -1 and 0 alone
     except np.exceptions.TooHardError:
@@ -222,7 +222,7 @@ def overlap(a: Array, b: Array) -> bool:
 
 
 def find_nan(labels: Any, predictions: Any, weights: Any, mask: Any) -> NanFoundError:
-    """The error for the first NaN among the elements that the mask keeps."""
+    """Return the error for the first NaN among the elements that the mask keeps."""
     names = ("losses", "losses", "weights") if predictions is COMPUTED else ("labels", "predictions", "weights")
     rank = np.ndim(labels)
     chunk = in_pieces(checked(labels, predictions, weights, mask, None))

@@ -9,7 +9,7 @@ reordered, so the compiler turns all of this into vector code without being allo
 This quick path needs a *window*: an exponent that no term of the block exceeds, so that the patterns add up, but not
 by so much that bits fall off the lower end. It checks both, and a block that fails (or brings NaN, an infinity, or
 sizes too far apart) takes the careful path, which cuts until nothing is left and sets the window for the next block.
-Both are exact; which one a block took shows in the time alone.
+Both are exact; which one a block took shows in the time only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .operands import block, is_shared, item, part, portion, read_ahead, room, w
 
 CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
-FARTHEST = 10 * CUT  # bits between terms that are still cut; adding them one by one takes as long as ten cuts
+FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by one takes as long as ten cuts
 STEP = 256  # numbers that are split before they are added one by one
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
@@ -61,7 +61,7 @@ HUGE_BITS = (HIGHEST_WINDOW + EXPONENT_BIAS) << FRACTION_BITS
 
 # Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
 I64 = cast(Callable[[int], int], np.int64)
-# A signed index is looked at for its sign, which costs more than the addition at that index.
+# The sign of a signed index is tested, which costs more than the addition at that index.
 U64 = cast(Callable[[int], int], np.uint64)
 
 
@@ -110,7 +110,7 @@ def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
 
 @_jit.scalar
 def cut_once(value: float, high: float) -> tuple[int, int]:
-    """Cut a number at one place; the pattern and the word."""
+    """Cut a number at one place; return the pattern and the word that `cut` describes."""
     u = value + high
     return bits(u), bits(u - high) ^ bits(value)
 
@@ -224,21 +224,21 @@ def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, 
 
 @_jit.scalar
 def exceeding(top: int) -> int:
-    """The exponent of a power of two above the number with these bits, -1023 at the least."""
+    """Return the exponent of a power of two above the number with these bits, at least -1023."""
     small = top < 1 << (FRACTION_BITS - 1)  # so that the last cut of a subnormal number leaves nothing
     return (top >> FRACTION_BITS) - EXPONENT_BIAS + 1 - small
 
 
 @_jit.routine
 def extremes(values: Any) -> tuple[int, int]:
-    """The bits of the largest and of the smallest magnitude that is not 0; NaN counts as larger than infinity.
+    """Return the bits of the largest and of the smallest magnitude that is not 0; both are 0 if all numbers are.
 
-    Both are 0 if all numbers are.
+    NaN counts as larger than infinity.
     """
     intrinsics.not_inlined()
     intrinsics.wide_vectors()
     top = 0
-    beneath = WITHOUT_SIGN  # by one bit less than the smallest; one less than zero is the largest of all
+    beneath = WITHOUT_SIGN  # the smallest, less 1: for zero that wraps around to the largest
     for i in range(values.size):
         magnitude = bits(values[i]) & WITHOUT_SIGN
         top = larger(top, magnitude)
@@ -248,7 +248,7 @@ def extremes(values: Any) -> tuple[int, int]:
 
 @_jit.routine
 def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
-    """For each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
+    """Find for each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
     intrinsics.not_inlined()
     intrinsics.wide_vectors()
     for i in range(values.size):

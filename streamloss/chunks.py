@@ -1,7 +1,7 @@
 """Chunks: arrays that fit each other, in the form that kernels read.
 
 A chunk whose arrays are contiguous float32 or float64 is read where it lies (`Direct`). Anything else (other dtypes,
-strides, numpy.ma masks, weights that repeat in no simple rhythm) is copied piece by piece, never as a whole
+strides, numpy.ma masks, weights that do not repeat with one period) is copied piece by piece, never as a whole
 (`Staged`). Because a sum has no order, arrays that are both in Fortran order are read as their transposes.
 """
 
@@ -31,9 +31,9 @@ BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
 EXACT_IN_FLOAT32 = frozenset(np.dtype(d) for d in "?bBhHe")
 
 READY = 0x0101  # flags of an array that is C-contiguous and aligned
-READY_TRANSPOSED = 0x0102  # of one whose transpose is
+READY_TRANSPOSED = 0x0102  # flags of an array whose transpose is
 PIECE = 1 << 16  # elements that are staged at once: they stay in the second-level cache
-SHARE = 1 << 20  # the most elements that a thread draws at once
+LARGEST_PIECE = 1 << 20  # elements that a thread draws at once, at most
 
 
 class Arguments(NamedTuple):
@@ -66,25 +66,25 @@ class Direct:
         self.codes = codes
 
     def pieces(self, threads: int) -> range:
-        """The first elements of pieces that keep this many threads busy to the end."""
+        """Return where pieces begin that are small enough to keep this many threads busy to the end."""
         if self.size <= PIECE:
             return range(0, self.size, PIECE)
         share = self.size if threads == 1 else self.size // (8 * threads)
         share = share // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
-        return range(0, self.size, min(max(share, PIECE), SHARE))
+        return range(0, self.size, min(max(share, PIECE), LARGEST_PIECE))
 
     def operands(self, piece: int, pieces: range) -> Operands:
-        """What a kernel is called with for a piece."""
+        """Return the arguments of the kernel for a piece."""
         stop = min(piece + pieces.step, self.size)
         return (*self.arrays, piece, stop)
 
     def codes_of(self, piece: int) -> Array | Run:
-        """The codes of the elements' groups; of the whole chunk, as are the other operands."""
+        """Return the codes of the elements' groups: of the whole chunk, like the other operands."""
         assert self.codes is not None
         return self.codes
 
     def finish(self, piece: int, operands: Operands) -> None:
-        """The kernel wrote into the user's own array."""
+        """Do nothing: the kernel wrote into the user's own array."""
 
 
 class Staged:
@@ -110,25 +110,25 @@ class Staged:
         self.step = max(1, PIECE // max(1, math.prod(self.shape[self.axis + 1 :])))
 
     def pieces(self, threads: int) -> range:
-        """The numbers of the pieces."""
+        """Return the numbers of the pieces."""
         if self.size == 0:
             return range(0)
         return range(math.prod(self.shape[: self.axis]) * math.ceil(self.shape[self.axis] / self.step))
 
     def where(self, piece: int) -> tuple[int | slice, ...]:
-        """The index of a piece in any of the arrays."""
+        """Return the index of a piece in any of the arrays."""
         outer, inner = divmod(piece, math.ceil(self.shape[self.axis] / self.step))
         start = inner * self.step
         index = np.unravel_index(outer, self.shape[: self.axis]) if self.axis else ()
         return (*(int(i) for i in index), slice(start, start + self.step))
 
     def offset(self, piece: int) -> int:
-        """The position of a piece's first element, in C order."""
+        """Return the position of a piece's first element, in C order."""
         outer, inner = divmod(piece, math.ceil(self.shape[self.axis] / self.step))
         return (outer * self.shape[self.axis] + inner * self.step) * math.prod(self.shape[self.axis + 1 :])
 
     def operands(self, piece: int, pieces: range) -> Operands:
-        """What a kernel is called with for a piece, freshly copied."""
+        """Copy a piece and return the arguments of the kernel for it."""
         index = self.where(piece)
         labels, predictions = stage(self.arrays[0][index]), stage(self.arrays[1][index])
         weights = self.arrays[2]
@@ -141,7 +141,7 @@ class Staged:
         return labels, predictions, staged_weights, mask, out, 0, labels.size
 
     def codes_of(self, piece: int) -> Array:
-        """The codes of the groups of a piece's elements."""
+        """Return the codes of the groups of a piece's elements."""
         assert self.codes is not None
         return np.ascontiguousarray(self.codes[self.where(piece)]).reshape(-1)
 
@@ -157,7 +157,7 @@ Chunk: TypeAlias = Direct | Staged
 
 
 def stage(array: Array) -> Array:
-    """A contiguous one-dimensional copy (or view) in the smaller of float32 and float64 that holds it exactly."""
+    """Return a contiguous one-dimensional array in the smaller of float32 and float64 that holds the values exactly."""
     if array.dtype == BFLOAT16:
         upper = array["bfloat16"].astype(np.uint32)
         upper <<= 16
@@ -171,7 +171,7 @@ class NotInPlaceError(Exception):
 
 
 def in_place(arguments: Arguments, codes: Array | None = None) -> Direct:
-    """A chunk that is read where it lies; NotInPlaceError if that cannot be. Codes have the shape (rows, 1, ...)."""
+    """Make a chunk that is read in place; NotInPlaceError if that cannot be. Codes have the shape (rows, 1, ...)."""
     labels, predictions, weights, mask, out, masks = arguments
     if masks or labels.dtype not in FLOATS or predictions.dtype not in FLOATS:
         raise NotInPlaceError
@@ -205,12 +205,12 @@ def in_place(arguments: Arguments, codes: Array | None = None) -> Direct:
 
 
 def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
-    """An array that broadcasts to `shape`, in one dimension: itself if it has an entry for each element, else a run."""
+    """Flatten an array that broadcasts to `shape`; one that lacks entries for some elements becomes a run."""
     if array.flags.num & READY != READY:
         raise NotInPlaceError
     if array.shape == shape:
         return array.reshape(-1)
-    # The axes along which entries change must stand together: then the entries repeat in one rhythm.
+    # The axes along which entries change must be neighbours: then the entries repeat with one period.
     changing = [axis for axis, length in enumerate(array.shape) if length != 1] or [len(shape) - 1]
     first, end = changing[0], changing[-1] + 1
     if array.size > 1 and array.shape[first:end] != shape[first:end]:
@@ -220,7 +220,7 @@ def flat(array: Array, shape: tuple[int, ...]) -> Array | Run:
 
 
 def in_vectors(operand: Array | Run, size: int) -> Array | Shared:
-    """A run for that many elements, by entries for VECTOR elements each if it has whole ones."""
+    """Rewrite a run for that many elements by entries for VECTOR elements each, if each entry fills whole ones."""
     if not isinstance(operand, tuple) or operand[1] % VECTOR or not SEES_VECTORS:
         return operand
     entries, repeat, period = operand
@@ -230,7 +230,7 @@ def in_vectors(operand: Array | Run, size: int) -> Array | Shared:
 
 
 def in_pieces(arguments: Arguments, codes: Array | None = None) -> Staged:
-    """A chunk that is copied piece by piece. Codes have the shape (rows, 1, ...)."""
+    """Make a chunk that is copied piece by piece. Codes have the shape (rows, 1, ...)."""
     labels, predictions, weights, mask, out, masks = arguments
     if mask is not None:
         masks = [*masks, (mask, True)]

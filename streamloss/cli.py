@@ -33,7 +33,7 @@ PIPE_CLOSED = 1  # as click has it
 
 
 class Shown(NamedTuple):
-    """How the user wants the results."""
+    """How the results are to be printed."""
 
     as_json: bool
     as_csv: bool
@@ -41,12 +41,12 @@ class Shown(NamedTuple):
 
     @property
     def reductions(self) -> Sequence[Reduction]:
-        """The one that was asked for, or all."""
+        """The reduction that was asked for, or all of them."""
         return report.REDUCTIONS if self.reduction is None else (Reduction(self.reduction),)
 
 
 def _shown(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command that prints results."""
+    """Add the options of every command that prints results."""
     names = [str(reduction) for reduction in report.REDUCTIONS]
     for option in (
         click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a row for each prediction and group."),
@@ -117,11 +117,11 @@ def score(
         options["reduction"] = reduction
     options["history"] = history = History() if plot_path is not None and not by else None
     clock = _Clock()
-    with bar.Bar() if sys.stderr.isatty() else nullcontext() as told:
-        options["progress"] = clock.also(options["checkpoint"], told)
+    with bar.Bar() if sys.stderr.isatty() else nullcontext() as progress_bar:
+        options["progress"] = clock.wrap(progress_bar, options["checkpoint"])
         source = None if not sources else sources[0] if len(sources) == 1 else list(sources)
-        found: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
-    _deliver(Results(found, by), shown, state_path, plot_path, history, clock.rate)
+        scored: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
+    _deliver(Results(scored, by), shown, state_path, plot_path, history, clock.rate)
 
 
 @command.command()
@@ -160,7 +160,7 @@ def show(file: str, as_json: bool, as_csv: bool, reduction: str | None) -> None:
         content, pairs = kept.results, kept.described()
     else:
         content = results.read(Path(file), Results.from_bytes)
-        pairs = [("predictions", ", ".join(content.found)), ("nan", content.first.nan)]
+        pairs = [("predictions", ", ".join(content.accumulators)), ("nan", content.first.nan)]
     if not (as_json or as_csv):
         for name, value in (("file", file), ("kind", kind), *pairs):
             click.echo(f"{name:<12} {value}")
@@ -178,25 +178,25 @@ def warmup(losses: tuple[str, ...]) -> None:
 
 
 class _Clock:
-    """How fast rows are read."""
+    """Measures how fast rows are read."""
 
     def __init__(self) -> None:
         self._begin, self._first, self._rows = time.perf_counter(), -1, 0
 
-    def also(self, checkpoint: str | None, other: Callable[[Progress], None] | None) -> Callable[[Progress], None]:
-        """A callback that is for the other, too."""
+    def wrap(self, callback: Callable[[Progress], None] | None, checkpoint: str | None) -> Callable[[Progress], None]:
+        """Return a callback that notes the progress and passes it on; it says where a checkpoint goes on."""
 
-        def tell(progress: Progress) -> None:
+        def note(progress: Progress) -> None:
             if self._first < 0:
                 self._first = progress.rows
                 if progress.rows:
                     of = "" if progress.all_rows is None else f" of {progress.all_rows:,}"
                     click.echo(f"streamloss: {checkpoint}: goes on after row {progress.rows:,}{of}", err=True)
             self._rows = progress.rows
-            if other is not None:
-                other(progress)
+            if callback is not None:
+                callback(progress)
 
-        return tell
+        return note
 
     @property
     def rate(self) -> float | None:
@@ -233,7 +233,7 @@ def _checked_plot(path: str | None) -> Path | None:
 
 
 def _deliver(
-    found: Results,
+    outcome: Results,
     shown: Shown,
     state_path: Path | None = None,
     plot_path: Path | None = None,
@@ -242,23 +242,23 @@ def _deliver(
 ) -> None:
     """Write the files, then print: what is printed has been written."""
     if state_path is not None:
-        outputs.write(state_path, found.to_bytes())
+        outputs.write(state_path, outcome.to_bytes())
     if plot_path is not None:
         from .files import plot
 
-        reduction = found.first.reduction if shown.reduction is None else Reduction(shown.reduction)
-        outputs.write(plot_path, plot.draw(found, history, reduction, plot_path.suffix.lower().lstrip(".")))
+        reduction = outcome.first.reduction if shown.reduction is None else Reduction(shown.reduction)
+        outputs.write(plot_path, plot.draw(outcome, history, reduction, plot_path.suffix.lower().lstrip(".")))
     if shown.as_json:
-        click.echo(report.as_json(found, shown.reductions))
+        click.echo(report.as_json(outcome, shown.reductions))
     elif shown.as_csv:
-        for line in report.as_csv(found, shown.reductions):
+        for line in report.as_csv(outcome, shown.reductions):
             sys.stdout.write(line)
     else:
-        table.show(found, shown.reductions, rate)
+        table.show(outcome, shown.reductions, rate)
 
 
 def main() -> None:
-    """Run the command: what the user got wrong is one line on standard error and exit code 2."""
+    """Run the command; a user's error becomes one line on standard error and exit code 2."""
     try:
         command(prog_name="streamloss", standalone_mode=False)
         sys.stdout.flush()
@@ -281,7 +281,7 @@ def main() -> None:
 
 
 def _forget_output() -> None:
-    """What standard output could not take would be tried again, and reported, at the end of the process."""
+    """Redirect standard output to nowhere: Python would write the rest again when it exits, and report the error."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -40,9 +40,9 @@ def accumulate(
 ) -> None:
     """Add the elements from start to stop of a chunk to a state, leaving its sums carried.
 
-    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN. `guess` is what the last
-    blocks before needed, and is brought up to date: the windows of terms and of weights, and whether these were cut
-    twice. A wrong one costs time, and nothing else.
+    `loss` is the formula, its parameters, and True or None: whether to omit elements with NaN. `guess` is what the
+    last blocks needed, and is brought up to date: the windows of terms and of weights, and whether weights were cut
+    twice. A wrong guess costs time only.
     """
     intrinsics.wide_vectors()
     terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
@@ -53,7 +53,7 @@ def accumulate(
     weight_sum = part(state, WEIGHTS, WEIGHTS + SUM_WORDS)
     shared = is_shared(summed(weights, mask, loss[2], weights))
     term_window, weight_window = guess[0], I64(0) if shared else guess[1]
-    weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are; until a block says otherwise
+    weights_in_one_cut = guess[2] == 0  # as those of float32 mostly are, until a block does not fit
     before, summed_to = state[COUNT], start
     begin = end = start
     while end < stop:
@@ -107,7 +107,7 @@ def accumulate_one(loss: Any, label: float, prediction: float, weight: float, st
 _sums = entries(accumulate, WORDS, WORDS)
 _squares = entries(accumulate_squares, WORDS)
 _one = scalar_entries(accumulate_one, WORDS)
-_checked: set[str] = set()  # the fingerprints of user's functions that compile
+_checked: set[str] = set()  # fingerprints of users' functions that have been compiled
 
 
 class Adder:
@@ -124,10 +124,11 @@ class Adder:
         self._recipe = None, loss.values, omit or None
         self._known: dict[tuple[Any, ...], Entry] = {}
         self._one: Entry | None = None
-        self._guess = np.array([UNKNOWN, UNKNOWN, 0])  # threads may mix theirs up: it is but a guess
+        # Threads may overwrite each other's guess: it affects speed only.
+        self._guess = np.array([UNKNOWN, UNKNOWN, 0])
 
     def added(self, operands: Whole, state: Words) -> Words:
-        """A state with a chunk of whole arrays added to it."""
+        """Return a new state: the given one and a chunk of whole arrays."""
         labels, predictions, weights, _, _, _, size = operands
         if size > SERIAL:
             return self.added_chunk(Direct(*operands[:5]), state)
@@ -142,7 +143,7 @@ class Adder:
         return state
 
     def added_chunk(self, chunk: Chunk, state: Words) -> Words:
-        """A state with any chunk added to it."""
+        """Return a new state: the given one and any chunk."""
         threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
         pieces = chunk.pieces(threads)
 
@@ -160,7 +161,7 @@ class Adder:
         return combine(state, np.add.reduce(parts))
 
     def added_one(self, label: float, prediction: float, weight: float, state: Words) -> Words:
-        """A state with one element added to it."""
+        """Return a new state: the given one and one element."""
         if len(state) != STATE_WORDS:
             return self.added((np.array([label]), np.array([prediction]), np.array([weight]), None, None, 0, 1), state)
         entry = self._one
@@ -176,14 +177,14 @@ class Adder:
 
 @cache
 def of_losses(omit: bool) -> Adder:
-    """What adds losses that have been computed already."""
+    """Return the adder of losses that have been computed already."""
     return Adder(PRECOMPUTED, omit)
 
 
 def check_formula(loss: Loss) -> None:
     """Compile a user's function by itself; TypeError, with Numba's reason, if that fails.
 
-    What kernels compile later is the function as it is now.
+    Kernels will compile the function as it is now.
     """
     if loss.fingerprint in _checked:
         return

@@ -14,13 +14,13 @@ def place(new: Path, path: Path) -> None:
 
 
 def sync_names(folder: Path) -> None:
-    """Have the disk keep the names in a folder."""
+    """Write the names in a folder to the disk itself."""
     if os.name == "posix":  # elsewhere a folder cannot be opened
         sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Have the disk keep a file."""
+    """Write a file to the disk itself."""
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
     try:
         os.fsync(descriptor)

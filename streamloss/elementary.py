@@ -1,4 +1,4 @@
-"""log, log1p, exp and expm1 in IEEE arithmetic alone: losses of them are vector code, the same on every machine.
+"""log, log1p, exp and expm1 in IEEE arithmetic only: losses of them are vector code, the same on every machine.
 
 A mathematical library may return other bits after an update, on another CPU, or in a vector than alone. These
 functions use + - * / and operations on the 64 bits of a float64, each exact or rounded as IEEE 754 has it, in a fixed
@@ -26,7 +26,7 @@ from .intrinsics import bits, from_bits
 
 
 def _pattern(value: float) -> int:
-    """The 64 bits of a float64."""
+    """Return the 64 bits of a float64."""
     return int(np.float64(value).view(np.int64))
 
 
@@ -36,7 +36,7 @@ LOG2_E = float.fromhex("0x1.71547652b82fep+0")  # 1 / log(2)
 ROOT_HALF = float.fromhex("0x1.6a09e667f3bcdp-1")  # sqrt(1/2)
 SMALLEST_NORMAL = 2.0**-1022
 INFINITY = math.inf
-NAN = math.nan
+QUIET_NAN = math.nan
 
 BIAS = 1023  # of the exponent of a float64
 FRACTION_BITS = 52
@@ -78,13 +78,13 @@ H0, H1 = 1.0554, -0.9412
 
 @_jit.arithmetic
 def _with_sign_of(x: float, y: float) -> float:
-    """A number y that is not negative unless x is, with the sign of x: the sign of zero is lost on the way."""
+    """Return y with the sign of x. It has that sign already unless it is zero, whose sign is lost on the way."""
     return from_bits(bits(y) | (bits(x) & SIGN))
 
 
 @_jit.arithmetic
 def _log_of_product(k: float, f: float, more: float) -> float:
-    """The value of k * LN2_HIGH + more + log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2) and small `more`.
+    """Return k * LN2_HIGH + more + log(1 + f), for 1 + f from sqrt(1/2) to sqrt(2) and small `more`.
 
     With s = f / (2 + f), log(1 + f) = 2 artanh(s) = f - s * (f - r), where r is s**2 times a polynomial in s**2, and
     so f - (f**2 / 2 - s * (f**2 / 2 + r)), in which only the leading f is large.
@@ -99,13 +99,13 @@ def _log_of_product(k: float, f: float, more: float) -> float:
 
 @_jit.arithmetic
 def _exponent(place: int) -> float:
-    """BIAS + k, for the bits of 2**k * m plus TO_ONE, with m from sqrt(1/2) to sqrt(2)."""
+    """Return BIAS + k, where `place` is the bits of 2**k * m plus TO_ONE, with m from sqrt(1/2) to sqrt(2)."""
     return from_bits(((place >> FRACTION_BITS) & 0xFFF) | WHOLE_BITS) - WHOLE
 
 
 @_jit.arithmetic
 def _above_one(place: int) -> float:
-    """Of the same number, m - 1, exactly."""
+    """Return m - 1, exactly, for the `place` that `_exponent` describes."""
     return from_bits((place & FRACTION) + ROOT_HALF_BITS) - 1.0
 
 
@@ -117,13 +117,13 @@ def log(x: float) -> float:
     k = _exponent(place) - (BIAS + 54.0 if subnormal else BIAS)
     y = _log_of_product(k, _above_one(place), k * LN2_LOW)
     y = y if x < INFINITY else x
-    edge = -INFINITY if x == 0.0 else NAN
+    edge = -INFINITY if x == 0.0 else QUIET_NAN
     return edge if x <= 0.0 else y
 
 
 @_jit.arithmetic
 def log1p(x: float) -> float:
-    """log(1 + x), from 1 + x and what its rounding takes; where k is 0, f is x again."""
+    """log(1 + x), from 1 + x and what its rounding lost; where k is 0, f is x again."""
     u = 1.0 + x
     back = u - 1.0
     lost = (x - back) + (1.0 - (u - back))
@@ -133,16 +133,16 @@ def log1p(x: float) -> float:
     upper = _above_one(place)
     lower = lost * (0.5 * twice)
     f = upper + lower
-    rest = (lower - (f - upper)) * (H0 + f * H1)  # what it adds to log(1 + f)
+    rest = (lower - (f - upper)) * (H0 + f * H1)  # how log(1 + f) changes by what the rounding of f lost
     y = _with_sign_of(x, _log_of_product(k, f, k * LN2_LOW + rest))
     y = y if x < INFINITY else x
-    edge = -INFINITY if x == -1.0 else NAN
+    edge = -INFINITY if x == -1.0 else QUIET_NAN
     return edge if x <= -1.0 else y
 
 
 @_jit.arithmetic
 def _reduced(x: float) -> tuple[int, float, float]:
-    """The bits of a number that end in k, high and low with x = k log(2) + high - low, where low is small."""
+    """Return bits that end in those of k, high and low with x = k log(2) + high - low, where low is small."""
     t = x * LOG2_E + ROUND
     k = t - ROUND
     return bits(t), x - k * LN2_HIGH, k * LN2_LOW
@@ -158,7 +158,7 @@ def _beyond(r: float) -> float:
 
 @_jit.arithmetic
 def exp(x: float) -> float:
-    """e**x; by two factors, so that neither they nor the result are rounded too early."""
+    """e**x; scaled by two powers of two, so that neither they nor the result are rounded too early."""
     x = 710.0 if x > 710.0 else x
     x = -746.0 if x < -746.0 else x
     k, high, low = _reduced(x)
@@ -170,7 +170,7 @@ def exp(x: float) -> float:
 
 @_jit.arithmetic
 def expm1(x: float) -> float:
-    """e**x - 1 = 2**k - 1 + 2**k * (high + ...), each sum with what its rounding takes."""
+    """e**x - 1 = 2**k - 1 + 2**k * (high + ...), each sum with what its rounding lost."""
     y = 710.0 if x > 710.0 else x
     y = -50.0 if y < -50.0 else y
     k, high, low = _reduced(y)

@@ -22,7 +22,7 @@ SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": type
 def entries(
     function: Callable[..., None], *further: Any, allocates: bool = False
 ) -> Callable[[Loss, Operands, bool], Entry]:
-    """Return what finds the machine code of a kernel: for a loss, operands, and whether to omit elements with NaN.
+    """Return a function that finds a kernel's machine code for a loss, operands, and whether to omit NaN.
 
     The kernel's arguments are `loss` (the formula, its parameters, and True or None: whether to omit), the operands
     and arguments of the `further` types. `allocates` says whether it makes arrays.
@@ -51,7 +51,7 @@ def entries(
 
 
 def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Loss, bool], Entry]:
-    """Return what finds the machine code of a kernel for one element: its label, prediction and weight are floats."""
+    """Return a function that finds the code of a kernel for one element: label, prediction and weight are floats."""
     kernel = _jit.Kernel(function)
     compiled: dict[tuple[str, bool], Entry] = {}
 
@@ -66,7 +66,7 @@ def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Lo
 
 
 def recipe_of(loss: Loss, omit: bool) -> Any:
-    """The Numba type of what kernels are told of a loss."""
+    """Return the Numba type of the argument `loss` of kernels: formula, parameters, and whether to omit."""
     formula = _jit.Formula.of(form_of(loss), loss.fingerprint)
     parameters = types.UniTuple(types.float64, len(loss.values))
     return types.Tuple((formula, parameters, types.boolean if omit else types.none))
@@ -79,7 +79,7 @@ def _kind(operand: Any) -> Any:
 
 
 def type_of(operand: Any) -> Any:
-    """The Numba type of an operand."""
+    """Return the Numba type of an operand."""
     if isinstance(operand, np.ndarray):
         return types.Array(SCALARS[operand.dtype.char], 1, "C")
     if isinstance(operand, tuple):

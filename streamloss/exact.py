@@ -38,10 +38,11 @@ DIGIT_MASK = (1 << DIGIT_BITS) - 1
 DIGITS = 68  # 68 * 32 = 2176 bits, from 2**-1088 to 2**1088
 LOW = -34 * DIGIT_BITS  # the exponent of the lowest digit's last bit: -1088, below -1074
 
+# The words of a sum: how many NaN, inf and -inf it has, then its digits.
 NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY, FIRST_DIGIT = range(4)
 SUM_WORDS = FIRST_DIGIT + DIGITS
 
-ONE = 1 << -LOW  # in units of the lowest digit's last bit
+ONE = 1 << -LOW  # the number 1, in units of the lowest digit's last bit
 
 # ---------------------------------------------------------------------------------------------- the state
 COUNT = 0  # elements
@@ -51,7 +52,7 @@ COUNTS = 3
 TERMS = COUNTS  # where the sum of weight * loss begins
 WEIGHTS = TERMS + SUM_WORDS  # where the sum of weights begins
 STATE_WORDS = WEIGHTS + SUM_WORDS
-# What the standard error needs is kept behind it, where it is asked for.
+# With stderr=True, the sums that the standard error needs follow.
 TERM_SQUARES = STATE_WORDS  # where the sum of (weight * loss)**2 begins
 PRODUCTS = TERM_SQUARES + SUM_WORDS  # of weight * loss * weight
 WEIGHT_SQUARES = PRODUCTS + SUM_WORDS  # of weight**2
@@ -141,14 +142,14 @@ def _combine_entry() -> Callable[..., None]:
 
 
 def combine(left: Words, right: Words) -> Words:
-    """The sum of two states of one length, which need not be carried; it is."""
+    """Return the sum of two states of one length, carried; they need not be."""
     result = np.empty(left.size, np.int64)
     _combine_entry()(left, right, result)
     return result
 
 
 def checked_state(state: npt.ArrayLike) -> Words:
-    """A carried copy of a state that came from outside."""
+    """Return a carried copy of a state that came from outside."""
     words = np.asarray(state)
     if words.dtype != np.int64:
         raise TypeError(f"state must be int64, got dtype {words.dtype}")
@@ -170,12 +171,12 @@ def check_counts(states: Words, reason: str) -> None:
 
 
 def section(state: Words, start: int) -> Words:
-    """One of the sums of a state."""
+    """Return one of the sums of a state."""
     return state[start : start + SUM_WORDS]
 
 
 def to_integer(total: Words) -> int:
-    """The digits of a carried sum as one integer, in units of 2**LOW."""
+    """Return the digits of a carried sum as one integer, in units of 2**LOW."""
     digits = total[FIRST_DIGIT:]
     low = digits[:-1].astype("<u4").tobytes()
     return int.from_bytes(low, "little") + (int(digits[-1]) << (DIGIT_BITS * (DIGITS - 1)))
@@ -187,14 +188,14 @@ def is_finite(total: Words) -> bool:
 
 
 def special_value(total: Words) -> float:
-    """The value of a sum that NaN or infinities went into."""
+    """Return the value of a sum that NaN or infinities went into."""
     if total[NAN] or (total[POSITIVE_INFINITY] and total[NEGATIVE_INFINITY]):
         return float("nan")
     return float("inf") if total[POSITIVE_INFINITY] else float("-inf")
 
 
 def divide(numerator: int, denominator: int) -> float:
-    """The quotient of two integers, rounded once, to nearest even; beyond the largest float64 it is infinite."""
+    """Return the quotient of two integers, rounded once, to nearest even; beyond the largest float64 it is infinite."""
     try:
         return numerator / denominator  # Python rounds this quotient correctly, whatever the integers' sizes
     except OverflowError:
@@ -202,7 +203,7 @@ def divide(numerator: int, denominator: int) -> float:
 
 
 def root(numerator: int, denominator: int) -> float:
-    """The square root of a quotient of integers, not negative, rounded once, to nearest even."""
+    """Return the square root of a quotient of integers, not negative, rounded once, to nearest even."""
     # A root of at least 64 bits, whose last one says whether anything was left over, rounds as the whole root would.
     shift = max(0, (130 - numerator.bit_length() + denominator.bit_length()) // 2)
     quotient, left = divmod(numerator << (2 * shift), denominator)

@@ -1,7 +1,7 @@
-"""What is compiled for a formula: itself, with the functions of `elementary` where it calls those of math and NumPy.
+"""Formulas as they are compiled: where they call log or exp of math or NumPy, they call those of `elementary` instead.
 
-So a formula of log, exp and arithmetic is vector code and has the same bits on every machine, a user's like ours. It
-is written, and runs in Python, as ever.
+So a formula of log, exp and arithmetic becomes vector code with the same bits on every machine, a user's as well as
+ours. In Python the formula stays as it was written.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _forms: dict[str, Callable[..., Any]] = {}  # by the fingerprints of losses
 
 @cache
 def _instead(function: Any) -> Any:
-    """What takes the place of a library's function in compiled code: our own for numbers, else the library's."""
+    """Return what compiled code calls in place of a library's function: ours for numbers, else the library's."""
     from . import elementary  # most losses need none of it, and importing it takes as long as all the rest
 
     own = getattr(elementary, OURS[function])
@@ -39,7 +39,7 @@ def _instead(function: Any) -> Any:
 
     @_jit.by_type(instead)
     def choose(x: Any) -> Any:
-        if x == types.float32:  # Numba's own return a float32 then
+        if x == types.float32:  # for which Numba's own return a float32
             return lambda x: float32(own(float64(x)))
         if isinstance(x, (types.Float, types.Integer, types.Boolean)):
             return lambda x: own(float64(x))
@@ -49,20 +49,20 @@ def _instead(function: Any) -> Any:
 
 
 def form_of(loss: Loss) -> Callable[..., Any]:
-    """The function to compile for a loss: its formula as it was when this was asked first, as its fingerprint says."""
+    """Return the function to compile for a loss; it is made once for each fingerprint."""
     form = _forms.get(loss.fingerprint)
     return _forms.setdefault(loss.fingerprint, compiled_form(loss.formula)) if form is None else form
 
 
 def compiled_form(formula: Callable[..., Any]) -> Callable[..., Any]:
-    """The function to compile for a formula: a copy, with the values that its variables have now."""
+    """Return the function to compile for a formula: a copy, with the values that its variables have now."""
     copy = _empty_copy(formula)
     _fill(copy, formula, {})
     return copy
 
 
 def _empty_copy(function: Any) -> FunctionType:
-    """A copy of a function whose variables, of module and closure, have no values yet."""
+    """Copy a function without the values of its variables, of module and closure."""
     variables = {"__builtins__": builtins, "__name__": function.__module__}
     cells = tuple(CellType() for _ in function.__closure__ or ())
     copy = FunctionType(function.__code__, variables, function.__name__, function.__defaults__, cells)
@@ -71,7 +71,7 @@ def _empty_copy(function: Any) -> FunctionType:
 
 
 def _fill(copy: FunctionType, function: Any, copies: Copies) -> None:
-    """Give a copy its variables."""
+    """Give a copy the values that the function's variables have now."""
     names = frozenset(names_in(function.__code__))
     for name in names & function.__globals__.keys():
         copy.__globals__[name] = _instead_of(function.__globals__[name], names, copies)
@@ -80,7 +80,7 @@ def _fill(copy: FunctionType, function: Any, copies: Copies) -> None:
 
 
 def _instead_of(value: Any, names: frozenset[str], copies: Copies) -> Any:
-    """What takes the place of a variable's value, in a function that uses these names."""
+    """Return the value of a variable in the copy of a function that uses these names."""
     if _is_ours(value):
         return _instead(value)
     if isinstance(value, ModuleType):
@@ -88,7 +88,7 @@ def _instead_of(value: Any, names: frozenset[str], copies: Copies) -> Any:
     if isinstance(value, Dispatcher) and value._can_compile and not value.locals:
         if id(value) not in copies:
             copy = _empty_copy(value.py_func)
-            # Rounded as the formula is, whatever its own flags.
+            # Compiled with our flags, not its own: it is rounded as the formula is.
             copies[id(value)] = _jit.inlined(copy)
             _fill(copy, value.py_func, copies)
         return copies[id(value)]
@@ -96,7 +96,7 @@ def _instead_of(value: Any, names: frozenset[str], copies: Copies) -> Any:
 
 
 def _instead_of_module(module: ModuleType, names: frozenset[str], copies: Copies) -> Any:
-    """A copy in which the members of these names are what they are now; others are looked up in the module."""
+    """Copy a module: members of these names stay as they are now, others are looked up in the module."""
     libraries = {name: vars(module).get(name) for name in names & set(NAMES)}
     members = taken(module, names) | {name: value for name, value in libraries.items() if _is_ours(value)}
     if not members:

@@ -64,8 +64,8 @@ class GroupedAccumulator(Mergeable):
         self._clear()
 
     def _clear(self) -> None:
-        self._rows: dict[Key, int] = {}  # of each key in the states
-        self._kinds: tuple[str | None, ...] | None = None  # of the columns of keys
+        self._rows: dict[Key, int] = {}  # the row of each key in the states
+        self._kinds: tuple[str | None, ...] | None = None  # the kinds of the columns of keys
         self._states: Words = np.zeros((0, STDERR_WORDS if self._stderr else STATE_WORDS), np.int64)
 
     # ------------------------------------------------------------------------------------------- adding
@@ -145,7 +145,7 @@ class GroupedAccumulator(Mergeable):
         return self._step(found, kinds, states, 1)
 
     def _looked_up(self, by: Any, shape: tuple[int, ...]) -> keys.Keys:
-        """The keys of the rows of a chunk of that shape."""
+        """Read the keys of the rows of a chunk of that shape, and check their kinds."""
         if not shape:
             raise ValueError("labels must have at least one dimension (the rows that `by` groups), got a scalar")
         read = keys.read(by, shape[0])
@@ -163,7 +163,7 @@ class GroupedAccumulator(Mergeable):
 
     def _step(self, found: list[Key], kinds: tuple[str | None, ...], states: Words, sign: int) -> GroupedAccumulator:
         """Add the states of groups to those here, or subtract them: whole, or not at all."""
-        if np.count_nonzero(states[:, COUNT]) < len(found):  # keys of which no row may be there
+        if np.count_nonzero(states[:, COUNT]) < len(found):  # some keys may have no rows
             present = _present(states)
             found = [key for key, here in zip(found, present, strict=True) if here]
             states = states[present]
@@ -180,7 +180,7 @@ class GroupedAccumulator(Mergeable):
                     known = self._kinds or (None,) * len(kinds)
                     self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
         except BaseException:
-            if done[0]:  # KeyboardInterrupt came when it was done already
+            if done[0]:  # KeyboardInterrupt came after the states were added
                 with self._lock:
                     grouping.add_states(self._states, rows, states, -sign, done)
                     self._kinds = kinds_before
@@ -188,7 +188,7 @@ class GroupedAccumulator(Mergeable):
         return self
 
     def _rows_of(self, found: list[Key]) -> Words:
-        """The rows of these keys, new ones for new keys."""
+        """Return the rows of these keys, adding rows for new keys."""
         new = [key for key in found if key not in self._rows]
         wanted = len(self._rows) + len(new)
         if wanted > len(self._states):
@@ -202,39 +202,39 @@ class GroupedAccumulator(Mergeable):
     # ------------------------------------------------------------------------------------------- asking
 
     def result(self, reduction: str | Reduction | None = None) -> dict[Key, float]:
-        """The loss of each group so far; see `Accumulator.result`."""
+        """Return the loss of each group so far; see `Accumulator.result`."""
         chosen = self._reduction if reduction is None else as_reduction(reduction)
         found, states = self._canonical()
         return {key: reduce(state, chosen) for key, state in zip(found, states, strict=True)}
 
     def standard_error(self, reduction: str | Reduction | None = None) -> dict[Key, float]:
-        """The standard error of each group's result; see `Accumulator.standard_error`."""
+        """Return the standard error of each group's result; see `Accumulator.standard_error`."""
         self._check_stderr()
         chosen = self._reduction if reduction is None else as_reduction(reduction)
         found, states = self._canonical()
         return {key: standard_error(state, chosen) for key, state in zip(found, states, strict=True)}
 
     def total(self) -> Accumulator:
-        """All groups together: what an `Accumulator` that saw the same rows would be."""
+        """Return all groups together: what an `Accumulator` that saw the same rows would be."""
         with self._lock:
             state = self._states.sum(axis=0)
         return self._alone(exact.checked_state(state))
 
     def keys(self) -> list[Key]:
-        """The keys of the groups, in ascending order, None first."""
+        """Return the keys of the groups, in ascending order, None first."""
         return self._canonical()[0]
 
     def items(self) -> Iterator[tuple[Key, Accumulator]]:
-        """The groups: each key with an accumulator of its own."""
+        """Return the groups: each key with an accumulator of its own."""
         found, states = self._canonical()
         return ((key, self._alone(state)) for key, state in zip(found, states, strict=True))
 
     def values(self) -> Iterator[Accumulator]:
-        """The groups, each an accumulator of its own, in the order of their keys."""
+        """Return the groups, each an accumulator of its own, in the order of their keys."""
         return (group for _, group in self.items())
 
     def get(self, key: Key, default: Default | None = None) -> Accumulator | Default | None:
-        """The group of that key, a copy, or the default if there is none."""
+        """Return the group of that key, a copy, or the default if there is none."""
         group = self._find(key)
         return default if group is None else group
 
@@ -250,7 +250,7 @@ class GroupedAccumulator(Mergeable):
             return self._row_of(cast(Key, key)) is not None
 
     def __getitem__(self, key: Key) -> Accumulator:
-        """The group of that key, a copy; KeyError if there is none."""
+        """Return the group of that key, a copy; KeyError if there is none."""
         group = self._find(key)
         if group is None:
             raise KeyError(f"no group {key!r} among {len(self)}")
@@ -263,7 +263,7 @@ class GroupedAccumulator(Mergeable):
         return None if state is None else self._alone(state)
 
     def _row_of(self, key: Key) -> int | None:
-        """The row of a key's state, if it has elements."""
+        """Return the row of a key's state, if it has elements."""
         row = self._rows.get(keys.form_of(key))
         return row if row is not None and _present(self._states[row : row + 1]).all() else None
 
@@ -290,7 +290,7 @@ class GroupedAccumulator(Mergeable):
         return Accumulator.from_state(state, self._loss, reduction=self._reduction, nan=self._nan)
 
     def _canonical(self) -> tuple[list[Key], Words]:
-        """The keys in order, and a row of state for each."""
+        """Return the keys in order, and a row of state for each."""
         with self._lock:
             present = _present(self._states)
             found = sorted((key for key, row in self._rows.items() if present[row]), key=keys.order)
@@ -316,7 +316,7 @@ class GroupedAccumulator(Mergeable):
         return self
 
     def __sub__(self, other: object) -> GroupedAccumulator:
-        """A new accumulator without what the other has seen: (a + b) - b == a, to the bit.
+        """Return a new accumulator without what the other has seen: (a + b) - b == a, to the bit.
 
         Raises ValueError for another loss, and where the counts show that the other was never part of this one.
         """
@@ -341,7 +341,7 @@ class GroupedAccumulator(Mergeable):
     __hash__ = None  # accumulators change
 
     def copy(self) -> GroupedAccumulator:
-        """An independent accumulator that has seen the same."""
+        """Return an independent accumulator that has seen the same."""
         made = type(self)(self._loss, reduction=self._reduction, nan=self._nan, stderr=self._stderr)
         with self._lock:
             made._rows, made._kinds, made._states = dict(self._rows), self._kinds, self._states.copy()
@@ -369,7 +369,7 @@ class GroupedAccumulator(Mergeable):
     # ------------------------------------------------------------------------------------------- keeping
 
     def to_bytes(self) -> bytes:
-        """The accumulator in about 100 bytes a group: little-endian, versioned, checked; see `streamloss.stored`."""
+        """Return about 100 bytes a group: little-endian, versioned, with a checksum; see `streamloss.stored`."""
         found, states = self._canonical()
         header = {**self._settings(), "words": states.shape[1], "keys": found}
         return stored.pack("grouped accumulator", header, states.reshape(-1))
@@ -390,7 +390,7 @@ class GroupedAccumulator(Mergeable):
     def _filled(self, found: list[Key], states: Words) -> GroupedAccumulator:
         """Take over groups that come from outside."""
         exact.check_counts(states, "the data has counts that no elements have")
-        found = list(map(keys.form_of, found))  # earlier versions kept text of times as it came
+        found = list(map(keys.form_of, found))  # earlier versions kept times as they were written
         return self._step(found, keys.kinds_of(found), states, 1)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -398,7 +398,7 @@ class GroupedAccumulator(Mergeable):
 
 
 def _present(states: Words) -> npt.NDArray[np.bool_]:
-    """Which rows have seen an element: a group without one is none."""
+    """Return which rows have seen an element: a group without one does not exist."""
     return (states[:, COUNT] != 0) | (states[:, SKIPPED] != 0)
 
 

@@ -70,19 +70,19 @@ from .operands import block, is_shared, item, room, scratch, weigh
 from .squares import exact_product
 
 TILE = 512  # elements whose parts lie in the first-level cache
-SIDE = 4  # words of an element that stand side by side, to be added by one vector
+SIDE = 4  # words of an element that lie side by side, to be added as one vector
 PARTS = SIDE * TILE
 PART = 42  # bits of the whole numbers that a term is cut into: 2**20 of them add up to less than 2**63
 HIGHEST = HIGHEST_WINDOW - (CUT - PART)  # windows from here on have constants that overflow
 FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 elements
 TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
 STATES = types.Array(types.int64, 2, "C")
-MOST_TIMES = 1 << 30  # that deposit_float takes at once
-CARRY_AFTER = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
+MOST_TIMES = 1 << 30  # the most that deposit_float is given at once
+MOST_UNCARRIED = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
 SHARED_WORDS = 1 << 20  # of states; threads add to states of their own, as long as those fit in the cache
 
 
-# States are addressed as one array: a view of a row would count its references, atomically, for every element.
+# All states are addressed as one array: a view of a row would count its references, atomically, for every element.
 
 
 @_jit.scalar
@@ -126,7 +126,7 @@ def add_squares(words: Any, start: int, term: float, weight: float) -> None:
 
 @_jit.scalar
 def counted(value: float, high: float, low: float) -> tuple[int, int, int, int]:
-    """The two parts of a number, and two words, 0 if it fits: the first above bit PART, the second but for its sign."""
+    """Return the two parts of a number, and two words: if it fits, one is 0 above bit PART, one 0 but for its sign."""
     upper, lower, more = cut(value, high, low)
     units = upper - bits(high)
     return units, lower - bits(low), units + (1 << PART), more
@@ -175,7 +175,10 @@ def cut_apart(loss: Any, elements: Any, out: Any, windows: Any, parts: Any, weig
 
 @_jit.routine
 def window_of(values: Any) -> int:
-    """A window for numbers like these; any for zeros, and none where units or constants leave the range of float64."""
+    """Return a window for numbers like these; UNKNOWN where units or constants would leave the range of float64.
+
+    For zeros, any window will do.
+    """
     intrinsics.not_inlined()
     top, _ = extremes(values)
     window = I64(0) if top == 0 else exceeding(top) + MARGIN
@@ -184,7 +187,7 @@ def window_of(values: Any) -> int:
 
 @_jit.scalar
 def widened(windows: Any, weights: Any, terms: Any, used_weights: Any) -> tuple[int, int]:
-    """Windows for terms and weights like those before and these, too."""
+    """Return windows that fit these terms and weights and the earlier ones."""
     if is_shared(weights):
         return larger(windows[0], window_of(terms)), windows[1]
     return larger(windows[0], window_of(terms)), larger(windows[1], window_of(used_weights))
@@ -339,7 +342,7 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
     for piece in drawn:
         operands = chunk.operands(piece, pieces)
         weights, size = operands[2], operands[6] - operands[5]
-        if uncarried + size > CARRY_AFTER:
+        if uncarried + size > MOST_UNCARRIED:
             carry_all(states)
             uncarried = 0
         uncarried += size
@@ -354,7 +357,7 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
 
 
 def added(loss: Loss, chunk: Chunk, omit: bool, groups: int, words: int) -> Words:
-    """The states of that many groups, after a chunk whose codes are below that number."""
+    """Return the states of that many groups for a chunk, whose codes are below that number."""
 
     def work(drawn: Iterable[int]) -> Words:
         return add(loss, chunk, omit, pieces, drawn, np.zeros((groups, words), np.int64))

@@ -1,4 +1,4 @@
-"""What notebooks show of an accumulator."""
+"""Accumulators as HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table: the first cell of a row is its head, and numbers stand on the right."""
+    """Return a table: the first cell of a row is its head, and the others are aligned to the right."""
     head = "".join(f"<th>{escape(text)}</th>" for text in heads)
     body = "".join(
         f'<tr><th style="text-align: left">{escape(first)}</th>'

@@ -1,7 +1,7 @@
-"""What Numba has no words for: instructions, attributes of functions, and views that cost nothing, for compiled code.
+"""Intrinsics for what Numba cannot express: single instructions, attributes of functions, and views that cost nothing.
 
 Functions under `@intrinsic` are called by kernels; they write LLVM's representation themselves. The others, which take
-a builder, are for intrinsics to call: `operands` has more of these.
+a builder, are called by intrinsics, here and in `operands`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba.core.cgutils import alloca_once
 from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
-SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM finds that VECTOR elements read one entry, and reads it once
+SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
 
 
 @intrinsic
@@ -27,7 +27,7 @@ def wide_vectors(typing: Any) -> Any:
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        # The set's own add() refuses attributes that it does not know.
+        # The add() of this set refuses attributes that llvmlite does not know.
         set.add(builder.function.attributes, '"prefer-vector-width"="512"')
         return context.get_dummy_value()
 
@@ -47,7 +47,7 @@ def not_inlined(typing: Any) -> Any:
 
 @intrinsic
 def address(typing: Any, array: Any) -> Any:
-    """Where the first element of an array lies."""
+    """Return the address of the first element of an array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.ptrtoint(context.make_array(array)(context, builder, args[0]).data, ir.IntType(64))
@@ -87,7 +87,7 @@ def _array(context: Any, builder: Any, array: Any, pointer: Any, size: Any) -> A
 
 
 def known(question: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A function for compiled code, of one argument, whose answer its type gives."""
+    """Return a function for compiled code that answers a question about the type of its argument."""
 
     @intrinsic
     def ask(typing: Any, operand: Any) -> Any:
@@ -117,7 +117,7 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 def _select(comparison: str) -> Any:
-    """Write code for the one of two integers that compares so with the other."""
+    """Write code that selects the first of two integers if it compares so with the second, else the second."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.select(builder.icmp_signed(comparison, *args), *args)
@@ -125,7 +125,7 @@ def _select(comparison: str) -> Any:
     return generate
 
 
-# Python's min and max, compiled, are three functions that are built for each kind of argument.
+# Numba compiles Python's min and max into three functions for each kind of argument.
 @intrinsic
 def smaller(typing: Any, a: Any, b: Any) -> Any:
     """The smaller of two int64."""
@@ -140,7 +140,7 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def add_four(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
-    """Add the four elements of an array from a place on to those of another from an index on, by one vector."""
+    """Add the four elements of `more` from `place` on to those of `array` from `index` on, as one vector."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = ir.VectorType(context.get_data_type(array.dtype), 4)

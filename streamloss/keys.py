@@ -20,17 +20,17 @@ Codes: TypeAlias = npt.NDArray[np.int32]
 Scalar: TypeAlias = "int | str | bool | float | None"
 Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 
-FEW = 1 << 10  # integers this close together are their own codes
-TABLE = 1 << 16  # integers this close together are numbered by a table, whatever their number
+FEW = 1 << 10  # integers in a range this narrow are coded by their distance from the lowest
+TABLE = 1 << 16  # integers in a range this narrow are numbered by a table, however few they are
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
-SCALARS = frozenset({*KINDS, type(None)})
+TYPES = frozenset({*KINDS, type(None)})
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 SHORTEST_TIME = len("2026-01-31 23:59:59")
 
 
 class Coded(NamedTuple):
-    """A column of keys as a dictionary encodes it: row i has the key values[codes[i]], or none if the code is -1."""
+    """A dictionary-encoded column of keys: row i has the key values[codes[i]], or none if the code is -1."""
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
@@ -46,7 +46,7 @@ class Keys(NamedTuple):
 
 
 def read(by: Any, rows: int) -> Keys:
-    """The keys of a chunk of that many rows, from one column of them, or from a tuple of columns."""
+    """Return the keys of a chunk of that many rows, from one column of them, or from a tuple of columns."""
     several = columns_of(by)
     if several is None:
         codes, values, kind = read_column(by, rows)
@@ -61,7 +61,7 @@ def read(by: Any, rows: int) -> Keys:
 
 
 def columns_of(by: Any) -> list[Any] | None:
-    """The columns where `by` is several: a tuple, a list of what is no scalar, or a frame."""
+    """Return the columns if `by` has several (a tuple, a list of columns, or a frame), otherwise None."""
     if isinstance(by, Coded):
         return None
     if isinstance(by, tuple) or (isinstance(by, list) and holds_columns(by)):
@@ -74,14 +74,14 @@ def columns_of(by: Any) -> list[Any] | None:
 
 
 def holds_columns(parts: list[Any]) -> bool:
-    """Whether a part of a list holds several keys."""
-    if SCALARS.issuperset(map(type, parts)):
+    """Whether an entry of a list is not a key but a column of keys."""
+    if TYPES.issuperset(map(type, parts)):
         return False
     return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in parts)
 
 
 def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
-    """The codes of a column's keys, the keys, and their kind; one key alone counts for every row."""
+    """Return the codes of a column's keys, the keys, and their kind; one key alone counts for every row."""
     if isinstance(column, Coded):
         codes, values = read_coded(column)
     elif type(column) is list:
@@ -101,9 +101,9 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
 
 
 def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
-    """The codes and keys of a list, by an array only where that keeps them apart.
+    """Return the codes and keys of a list, which becomes an array only where different keys stay different by it.
 
-    NumPy would make "1" of 1, and one number of 2**53 and 2**53 + 1.
+    Beside text NumPy would turn 1 into "1", and beside floats 2**53 and 2**53 + 1 into one number.
     """
     kinds = set(map(type, column))
     if kinds == {int}:
@@ -117,12 +117,12 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
 
 
 def _are_complete(codes: Codes, count: int) -> bool:
-    """Whether all codes, one at least, are from 0 to below `count`, after one look: without its sign NULL is large."""
+    """Whether all codes, at least one, are in [0, count); one comparison does, as NULL is a large unsigned number."""
     return bool(codes.view(np.uint32).max() < count)
 
 
 def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
-    """The codes and keys of a column that a dictionary encodes."""
+    """Return the codes and keys of a column that a dictionary encodes."""
     codes = np.asarray(column.codes)
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
@@ -139,7 +139,7 @@ def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
 
 
 def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Any]]:
-    """The codes and keys of an array; those that a numpy.ma mask hides are null."""
+    """Return the codes and keys of an array; those that a numpy.ma mask hides are null."""
     kind = array.dtype.kind
     if kind in "biu":
         values, codes = number(array)
@@ -162,7 +162,7 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
 
 
 def read_times(array: npt.NDArray[Any]) -> tuple[Codes, list[Any]]:
-    """The codes and keys of an array of times, NaT being null."""
+    """Return the codes and keys of an array of times, NaT being null."""
     array = array.astype("M8[s]") if np.datetime_data(array.dtype)[0] in ("h", "m") else array
     texts = np.datetime_as_string(array).astype(object)
     texts[np.isnat(array)] = None
@@ -170,7 +170,7 @@ def read_times(array: npt.NDArray[Any]) -> tuple[Codes, list[Any]]:
 
 
 def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
-    """The codes and keys of Python's objects."""
+    """Return the codes and keys of Python's objects."""
     kinds = set(map(type, objects))
     if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
         raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")
@@ -180,7 +180,7 @@ def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
 
 
 class Numbering(dict[Any, int]):
-    """Numbers what it is asked for in the order of first asking."""
+    """A dictionary that numbers values in the order in which they are first looked up."""
 
     def __missing__(self, value: Any) -> int:
         number = self[value] = len(self)
@@ -188,9 +188,10 @@ class Numbering(dict[Any, int]):
 
 
 def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
-    """The distinct values of an array of integers or bools, ascending, and which of them each entry is.
+    """Return the distinct values of an array of integers or bools, ascending, and which of them each entry is.
 
-    Of few that are close together all are taken for there, which saves looking: a group without elements is none.
+    In a narrow range, all values are returned without a search for those that are there: no group comes of a value
+    without elements.
     """
     if values.size == 0:
         return [], np.zeros(values.shape, np.int32)
@@ -212,7 +213,7 @@ def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
 
 
 def _above(low: int, values: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
-    """How far integers of any dtype are above the lowest of them: what wraps around on the way does so twice."""
+    """Return how far integers of any dtype are above the lowest: if both wrap around, the difference is still right."""
     if low == 0:
         return values.astype(dtype)
     return np.subtract(values, values.dtype.type(low), dtype=dtype, casting="unsafe")
@@ -229,12 +230,12 @@ def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Any]]:
 
 
 def form_of(key: Any) -> Any:
-    """The one form of a key, of one column or of several."""
+    """Return the one form of a key, of one column or of several."""
     return tuple(map(form, key)) if isinstance(key, tuple) else form(key)
 
 
 def form(value: Any) -> Any:
-    """The one form of a key in its column: text that is a time is written as all times are."""
+    """Return the one form of a key in its column: text that is a time is written as all times are."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or type(value) in (bool, int):
@@ -257,7 +258,7 @@ def form(value: Any) -> Any:
 
 
 def timestamp(text: str) -> str:
-    """A time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
+    """Return a time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
     match = TIME.fullmatch(text) if len(text) >= SHORTEST_TIME else None
     if match is None:
         return text
@@ -266,13 +267,13 @@ def timestamp(text: str) -> str:
 
 
 def kinds_of(found: list[Key]) -> tuple[str | None, ...]:
-    """The kinds of each column of keys."""
+    """Return the kinds of each column of keys."""
     columns = zip(*(key if isinstance(key, tuple) else (key,) for key in found), strict=True)
     return tuple(kind_of(column) for column in columns)
 
 
 def kind_of(values: Iterable[Scalar]) -> str | None:
-    """The kind of a column's keys; TypeError if there are several."""
+    """Return the kind of a column's keys; TypeError if there are several."""
     found = set(map(type, values)) - {type(None)}
     kinds = set(map(KINDS.get, found))
     if len(kinds) > 1 or None in kinds:
@@ -282,6 +283,6 @@ def kind_of(values: Iterable[Scalar]) -> str | None:
 
 
 def order(key: Key) -> tuple[Any, ...]:
-    """Sorts keys, null first."""
+    """Return what keys are sorted by, null first."""
     parts = key if isinstance(key, tuple) else (key,)
     return tuple((part is not None, part) for part in parts)

@@ -37,7 +37,7 @@ __all__ = [
     "squared_error",
     "squared_log_error",
 ]
-USER_FUNCTION = "user's function "  # begins the spec of one
+USER_FUNCTION = "user's function "  # how the spec of one begins
 Formula: TypeAlias = Callable[..., Any]  # a scalar function, plain or compiled with Numba
 
 
@@ -101,7 +101,7 @@ class Loss:
 
     @property
     def spec(self) -> str:
-        """What files keep of a loss: all of a row of the table, the name alone of a user's function."""
+        """The loss as files keep it: in full if it is in the table, only by name if it is a user's function."""
         return repr(self) if self.is_builtin else USER_FUNCTION + self.name
 
     def __hash__(self) -> int:
@@ -114,7 +114,7 @@ class Loss:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells formulas apart by what they compute, so that a pickled copy of one is still the same loss."""
+        """A digest of what the formula computes, by which a pickled copy is still the same loss."""
         digest = hashlib.sha256()
         _feed(digest, self.formula, set())
         return digest.hexdigest()
@@ -126,7 +126,7 @@ class Loss:
 
 
 def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) -> None:
-    """Feed what a formula computes: its code, and the values that it takes from its closure and from modules.
+    """Feed a digest with what a formula computes: its code, and the values it takes from closures and modules.
 
     `names` are those that the code which uses the value mentions: of a module, no other values matter.
     """
@@ -164,7 +164,7 @@ def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) ->
         digest.update(value.__name__.encode())
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
         digest.update(repr((type(value).__name__, value)).encode())
-    else:  # nothing is known of it but which object it is; kept, so that no other object gets its number
+    else:  # known by its identity only; it is kept, so that no other object gets the same id
         _kept.append(value)
         digest.update(repr((type(value).__qualname__, id(value))).encode())
 
@@ -173,13 +173,13 @@ TAKEN = (bool, int, float, complex, str, tuple, np.generic, np.ndarray, types.Mo
 
 
 def taken(module: types.ModuleType, names: Iterable[str]) -> dict[str, Any]:
-    """The members of a module that compiled code takes as they are: constants, compiled functions, modules."""
+    """Return the members of a module that compiled code takes as they are: constants, compiled functions, modules."""
     members = {name: vars(module)[name] for name in names if name in vars(module)}
     return {name: member for name, member in members.items() if isinstance(member, TAKEN) or hasattr(member, "py_func")}
 
 
 def names_in(code: types.CodeType) -> list[str]:
-    """The names that code, and the functions written inside it, may look up in its module."""
+    """Return the names that code, and the functions written inside it, may look up in its module."""
     inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in names_in(constant)]
     return [*code.co_names, *inner]
 
@@ -231,7 +231,7 @@ def derivative_of(loss: str | Loss | Formula) -> Callable[[Formula], Formula]:
 
 
 def derivative(loss: Loss) -> Loss:
-    """The derivative of a loss with respect to the prediction, in the form of a loss; ValueError if none is known."""
+    """Return the derivative of a loss with respect to the prediction, as a loss; ValueError if none is known."""
     if loss.formula not in DERIVATIVES:
         raise ValueError(
             f"loss {loss.name} has no derivative here: write it as a function of the same arguments,"
@@ -245,7 +245,7 @@ NOT_PLAIN = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENER
 
 
 def as_loss(loss: str | Loss | Formula) -> Loss:
-    """The loss that a name such as "huber(delta=2)", a loss or a function of two floats stands for."""
+    """Return the loss that a name such as "huber(delta=2)", a loss or a function of two floats stands for."""
     if isinstance(loss, Loss):
         return loss
     if isinstance(loss, str):
@@ -268,7 +268,7 @@ def as_loss(loss: str | Loss | Formula) -> Loss:
 
 
 def _check_no_more(signature: inspect.Signature) -> None:
-    """Compiled code knows neither defaults nor arguments of any number."""
+    """Refuse further arguments: compiled code knows neither defaults nor variable numbers of arguments."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for number, parameter in enumerate(signature.parameters.values()):
         if number >= 2 or parameter.kind in several:
@@ -311,7 +311,7 @@ def absolute_error(label: float, prediction: float) -> float:
 
 @derivative_of(absolute_error)
 def _absolute_error(label: float, prediction: float) -> float:
-    """At 0, where there is none, 0, as in torch and TensorFlow."""
+    """0 at 0, where there is no derivative, as in torch and TensorFlow."""
     error = prediction - label
     if error > 0.0:
         return 1.0
@@ -382,7 +382,7 @@ def quantile(label: float, prediction: float, q: float = 0.5) -> float:
 
 @derivative_of(quantile)
 def _quantile(label: float, prediction: float, q: float) -> float:
-    """At 0, where there is none, that from below."""
+    """At 0, where there is no derivative, the one from below."""
     error = label - prediction
     if error >= 0.0:
         return -q
@@ -410,5 +410,5 @@ def _binary_cross_entropy(label: float, prediction: float, eps: float) -> float:
     return (prediction - label) / (prediction * (1.0 - prediction))
 
 
-# What update_losses() adds: the caller has computed the losses already and passes them as labels and predictions.
+# The loss of update_losses(): the caller passes losses that are computed already, as labels and predictions.
 PRECOMPUTED = Loss("precomputed", lambda label, prediction: label, is_builtin=True)

@@ -1,4 +1,4 @@
-"""What every accumulator has: settings, the algebra that follows from merging, and files."""
+"""The base of all accumulators: settings, the algebra that follows from merging, and files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NanPolicy: TypeAlias = Literal["propagate", "omit", "raise"]
 
 
 class Mergeable(ABC):
-    """The settings of an accumulator, and the verbs that need nothing else."""
+    """The settings of an accumulator, and the methods that need nothing else."""
 
     __slots__ = ("__weakref__", "_lock", "_loss", "_nan", "_reduction", "_stderr")
 
@@ -45,12 +45,12 @@ class Mergeable(ABC):
 
     @property
     def reduction(self) -> Reduction:
-        """What `result()` returns unless told otherwise."""
+        """The reduction that `result()` uses by default."""
         return self._reduction
 
     @property
     def nan(self) -> NanPolicy:
-        """What becomes of elements with NaN."""
+        """The policy for elements with NaN."""
         return self._nan
 
     @property
@@ -64,11 +64,11 @@ class Mergeable(ABC):
 
     @abstractmethod
     def copy(self) -> Self:
-        """An independent accumulator that has seen the same."""
+        """Return an independent accumulator that has seen the same."""
 
     @abstractmethod
     def to_bytes(self) -> bytes:
-        """The accumulator in a format of our own."""
+        """Return the accumulator in a binary format of our own."""
 
     @classmethod
     @abstractmethod
@@ -76,13 +76,13 @@ class Mergeable(ABC):
         """Read what `to_bytes` wrote."""
 
     def __add__(self, other: object) -> Self:
-        """A new accumulator that has seen what both have: commutative and associative, to the bit."""
+        """Return a new accumulator that has seen what both have: commutative and associative, to the bit."""
         if not isinstance(other, type(self)):
             return NotImplemented
         return self.copy().merge(other)
 
     def __radd__(self, other: object) -> Self:
-        """Makes sum(accumulators) work, which starts from 0."""
+        """Make sum(accumulators) work, which starts from 0."""
         if isinstance(other, int) and other == 0:
             return self.copy()
         return NotImplemented
@@ -124,12 +124,12 @@ class Mergeable(ABC):
             self._check_addable(other)
 
     def _settings(self) -> dict[str, str]:
-        """What files keep of the settings; `stderr` shows in the length of the state."""
+        """Return the settings that files keep; `stderr` shows in the length of the state."""
         return {"loss": self._loss.spec, "reduction": str(self._reduction), "nan": self._nan}
 
 
 def loss_of(settings: dict[str, Any], loss: Loss | Formula | None) -> Loss:
-    """The loss that a file was written for, given as `loss` where it is a user's own function."""
+    """Return the loss that a file was written for; a user's own function is passed as `loss`."""
     spec = settings["loss"]
     if loss is None and spec.startswith(USER_FUNCTION):
         raise ValueError(f"the data is of a {spec}: pass that function as loss=")

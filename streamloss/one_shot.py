@@ -19,7 +19,7 @@ def mean_squared_error(
     *,
     reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> float | npt.NDArray[np.float64]:
-    """The weighted squared error of arrays that are at hand.
+    """Return the weighted squared error of arrays.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def compute_weighted_loss(
     *,
     reduction: str | Reduction = Reduction.SUM_BY_NONZERO_WEIGHTS,
 ) -> float | npt.NDArray[np.float64]:
-    """Losses that have been computed already, weighted and reduced; otherwise as `mean_squared_error`.
+    """Weight and reduce losses that have been computed already; otherwise as `mean_squared_error`.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
 They are None, one number, an array with an entry for every element, or a run (entries, repeat, period), in which
 element i has entry (i // repeat) % period. An array or a run alone in a tuple has entries for VECTOR elements each. The
-type of an operand decides, when a kernel is compiled, how a block of it is had; a run is written out block by block, in
-cache, and never as a whole.
+type of an operand decides, when a kernel is compiled, how a block of it is read; a run is written out block by block,
+in cache, and never as a whole.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .intrinsics import VECTOR, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
-# The processor's own read-ahead keeps up with a loop that only reads. Here it left a third of the time to waiting.
-# Both numbers are the best of many: a line more or less costs 5 to 10 %.
-PORTION = 1024  # bytes of labels after which the next lines of everything are asked for
-AHEAD = 2432  # bytes, to the end of those lines
+# The processor's own read-ahead keeps up with a loop that only reads. With it alone, these loops wait for a third of
+# the time. Both numbers are the best of many that were measured: a line more or less costs 5 to 10 %.
+PORTION = 1024  # bytes of labels that are read before the next lines of all operands are asked for
+AHEAD = 2432  # bytes from the current element to the end of those lines
 CACHE_LINE = 64  # bytes
 _VECTOR = ir.IntType(64)(VECTOR)
 
@@ -35,7 +35,7 @@ def _is_in_vectors(operand: Any) -> bool:
 
 @intrinsic(prefer_literal=True)
 def room(typing: Any, count: Any, dtype: Any) -> Any:
-    """Room for a fixed number of entries, not initialised.
+    """Return an array of a fixed number of entries, not initialised.
 
     It lies in the frame of the function that asks for it, and costs nothing; np.empty would take a tenth of the time
     that a kernel takes to compile.
@@ -48,7 +48,7 @@ def room(typing: Any, count: Any, dtype: Any) -> Any:
 
 @intrinsic
 def scratch(typing: Any, operand: Any) -> Any:
-    """Room for a block of the operand, where one has to be written out; otherwise None."""
+    """Return an array for a block of the operand if it has to be written out, otherwise None."""
     run = operand[0] if _is_in_vectors(operand) else operand
     if not isinstance(run, types.BaseTuple):
         return types.none(operand), lambda context, *_: context.get_dummy_value()
@@ -56,14 +56,14 @@ def scratch(typing: Any, operand: Any) -> Any:
     return array(operand), lambda context, builder, *_: intrinsics.on_stack(context, builder, array, BLOCK + VECTOR)
 
 
-# Whether all elements share one entry, whether there are no weights, and whether entries are for VECTOR elements each.
+# By an operand's type: do all elements share one entry, is it None, and are entries for VECTOR elements each?
 is_shared = intrinsics.known(lambda operand: isinstance(operand, (types.Float, types.NoneType)))
 is_one = intrinsics.known(lambda operand: isinstance(operand, types.NoneType))
 is_in_vectors = intrinsics.known(_is_in_vectors)
 
 
 def weigh(weights: Any, i: int, loss: float) -> Any:
-    """The term of element i of a block: its weight times its loss."""
+    """Return the term of element i of a block: its weight times its loss."""
 
 
 @_jit.by_type(weigh, **_jit.NO_COUNTS)
@@ -75,7 +75,7 @@ def _weigh(weights: Any, i: Any, loss: Any) -> Any:
 
 @intrinsic
 def part(typing: Any, array: Any, start: Any, stop: Any) -> Any:
-    """The entries of an array from start to stop, which lie within it: a slice without all that slices can do."""
+    """Return the entries of an array from start to stop, which must lie within it: a slice without its checks."""
     return _view(array)(array, types.int64, types.int64), _part
 
 
@@ -91,7 +91,7 @@ def _part(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 @intrinsic
 def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
-    """The operand for the elements from start to stop; a run is written out into `room`."""
+    """Return the operand for the elements from start to stop; a run is written out into `room`."""
     if isinstance(operand, types.Array):
         return _view(operand)(operand, types.int64, types.int64, room), lambda c, b, s, args: _part(c, b, s, args[:3])
     if not isinstance(operand, types.BaseTuple):
@@ -113,7 +113,7 @@ def block(typing: Any, operand: Any, start: Any, stop: Any, room: Any) -> Any:
 
 
 def _block_in_vectors(typing: Any, operand: Any, room: Any) -> Any:
-    """What `block` is for entries that are for VECTOR elements each, which start and stop are multiples of."""
+    """Return `block` for entries that are for VECTOR elements each; start and stop are multiples of VECTOR."""
     function = typing.resolve_value_type(block)
     inner = function.get_call_type(typing, (operand[0], types.int64, types.int64, room), {})
     made = types.Tuple([inner.return_type])
@@ -129,7 +129,7 @@ def _block_in_vectors(typing: Any, operand: Any, room: Any) -> Any:
 
 @intrinsic
 def item(typing: Any, operand: Any, i: Any) -> Any:
-    """Entry i of a block; for None it is True, which as a weight is 1."""
+    """Return entry i of a block; for None it is True, which as a weight is 1."""
     if isinstance(operand, types.NoneType):
         return types.boolean(operand, i), lambda context, *_: context.get_constant(types.boolean, True)
     array = operand[0] if _is_in_vectors(operand) else operand
@@ -148,7 +148,7 @@ def item(typing: Any, operand: Any, i: Any) -> Any:
 
 @_jit.scalar
 def past_line(values: Any, i: int, whole_vectors: bool) -> int:
-    """How many elements before element i the cache line that it lies in begins, or how many VECTORs of elements.
+    """Return how many elements of the cache line of element i come before it, or a multiple of VECTOR not above that.
 
     Blocks begin with a cache line: loads across two lines cost float32 a tenth of its speed.
     """
@@ -158,7 +158,7 @@ def past_line(values: Any, i: int, whole_vectors: bool) -> int:
 
 @intrinsic
 def portion(typing: Any, labels: Any) -> Any:
-    """How many elements of a block are read before the next lines are asked for."""
+    """Return how many elements of a block are read before the next lines are asked for."""
     answer = _portion(labels)
     return types.int64(labels), lambda context, *_: context.get_constant(types.int64, answer)
 
@@ -169,7 +169,7 @@ def _portion(labels: Any) -> int:
 
 @intrinsic
 def read_ahead(typing: Any, labels: Any, operand: Any, start: Any) -> Any:
-    """Ask for what will be read of an operand soon after element `start` of a block; what is not there does no harm."""
+    """Prefetch what will be read of an operand soon after element `start` of a block; past its end is harmless."""
 
     def ask(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if isinstance(operand, types.Array):
@@ -185,9 +185,9 @@ def read_ahead(typing: Any, labels: Any, operand: Any, start: Any) -> Any:
 
 @_jit.routine
 def spread(run: Any, start: int, room: Any) -> None:
-    """Write out a block of a run, in whole vectors: what goes beyond an entry's last element is written over.
+    """Write out a block of a run, in whole vectors: the next entry overwrites what goes beyond an entry's last element.
 
-    Behind `room` there is space for a vector more.
+    There is space for one more vector after `room`.
     """
     intrinsics.not_inlined()
     entries, repeat, period = run
@@ -201,7 +201,7 @@ def spread(run: Any, start: int, room: Any) -> None:
         entry = entry if entry < period else 0
         stop = smaller(period, entry + (size - i + repeat - 1) // repeat)
         if repeat <= VECTOR:
-            for e in range(np.uint64(entry), np.uint64(stop)):  # a signed index would be looked at for its sign
+            for e in range(np.uint64(entry), np.uint64(stop)):  # the sign of a signed index would be tested
                 intrinsics.store_vector(room, i, entries[e])
                 i += repeat
         else:

@@ -9,7 +9,7 @@ from .exact import COUNT, COUNTS, NONZERO, SUM_WORDS, TERMS, WEIGHTS, Words
 
 
 class Reduction(StrEnum):
-    """What a result is, from S = sum of weight * loss, W = sum of weights and the counts of elements.
+    """How a result is computed from S = sum of weight * loss, W = sum of weights and the counts of elements.
 
     Weights are counted after they are broadcast. A zero denominator gives NaN: the score of nothing is not a perfect
     score.
@@ -32,7 +32,7 @@ class Reduction(StrEnum):
 
 
 def as_reduction(name: str | Reduction) -> Reduction:
-    """The reduction of that name; ValueError if there is none."""
+    """Return the reduction of that name; ValueError if there is none."""
     try:
         return Reduction(name)
     except ValueError:
@@ -40,7 +40,7 @@ def as_reduction(name: str | Reduction) -> Reduction:
 
 
 def reduce(state: Words, reduction: Reduction) -> float:
-    """The exact quotient that the reduction stands for, rounded once."""
+    """Return the exact quotient that the reduction stands for, rounded once."""
     if reduction is Reduction.SUM:
         return quotient(exact.section(state, TERMS), exact.ONE)
     if reduction is Reduction.MEAN:
@@ -56,7 +56,7 @@ def reduce(state: Words, reduction: Reduction) -> float:
 
 
 def quotient(numerator: Words, denominator: Words | int) -> float:
-    """A sum divided by another, or by an integer in units of the last digit; NaN if the denominator is zero."""
+    """Divide a sum by another, or by an integer in units of the last digit; NaN if the denominator is zero."""
     top = exact.to_integer(numerator) if exact.is_finite(numerator) else exact.special_value(numerator)
     if isinstance(denominator, int):
         bottom: float = denominator
@@ -77,7 +77,7 @@ def _sign(value: float) -> float:
 
 
 def standard_error(state: Words, reduction: Reduction) -> float:
-    """The standard error of what the reduction stands for, from exact sums, rounded once; see `Accumulator`.
+    """Return the standard error of what the reduction stands for, from exact sums, rounded once; see `Accumulator`.
 
     With terms t, weights w and the result m, it is sqrt(n / (n - 1) * sum(e**2)) over the denominator of m, where
     e = t - m * w for the mean, and e = t - sum(t) / n otherwise. Written out, sum(e**2) needs sums over all elements

@@ -22,7 +22,7 @@ SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose
 
 @_jit.scalar
 def exact_product(a: float, b: float) -> tuple[float, float]:
-    """The product rounded, and what the rounding lost: Dekker (1971), doi:10.1007/BF01397083."""
+    """Return the product rounded, and what the rounding lost: Dekker (1971), doi:10.1007/BF01397083."""
     product = a * b
     shifted = SPLITTER * a
     a_high = shifted - (shifted - a)

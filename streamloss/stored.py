@@ -40,7 +40,7 @@ COMPRESS_FROM = 1 << 14  # words: thousands of sums are mostly zeros
 
 
 def pack(kind: str, header: Mapping[str, Any], words: Words) -> bytes:
-    """The bytes of a state, or of several, and of what has to be known of them."""
+    """Return the bytes of one or several states, with a header that says what has to be known of them."""
     payload = words.astype("<i8").tobytes()
     content = dict(header) if kind == ACCUMULATOR else {"kind": kind, **header}
     if words.size >= COMPRESS_FROM:
@@ -52,7 +52,7 @@ def pack(kind: str, header: Mapping[str, Any], words: Words) -> bytes:
 
 
 def read(path: Path) -> bytes:
-    """The bytes of a file, if it begins as those of a state do; ValueError for others, of which no more is read."""
+    """Return the bytes of a file, or the first few if it begins otherwise than a state; ValueError for pipes."""
     if path.is_fifo() or path.is_char_device():
         raise ValueError("it is no regular file")
     with path.open("rb") as file:
@@ -61,7 +61,7 @@ def read(path: Path) -> bytes:
 
 
 def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
-    """The kind, the header and the words in these bytes; ValueError for anything but what `pack` wrote."""
+    """Return the kind, the header and the words in these bytes; ValueError for anything but what `pack` wrote."""
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data must be bytes, got {type(data).__name__}")
     data = bytes(data)
@@ -94,7 +94,7 @@ def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
 
 
 def unpack_as(kind: str, data: bytes) -> tuple[dict[str, Any], Words]:
-    """The header and the words of a state of this kind; ValueError if it is of another."""
+    """Return the header and the words of a state of this kind; ValueError if it is of another."""
     found, header, words = unpack(data)
     if found != kind:
         raise ValueError(f"the data is of kind {found!r}, expected {kind!r}")

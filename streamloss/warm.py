@@ -1,4 +1,4 @@
-"""Compiling ahead, so that the first update of a process need not."""
+"""Compile kernels ahead, so that the first update of a process need not."""
 
 from __future__ import annotations
 

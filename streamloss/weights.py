@@ -1,7 +1,7 @@
 """The sum of weights that many elements share: each is added once, times the number of its elements.
 
-That is one weight of all elements, or a run of which no element is left out. All others are summed beside the terms,
-see blocks.py.
+Shared weights are one weight for all elements, or a run of which no element is left out. All other weights are summed
+beside the terms, see blocks.py.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from .operands import BLOCK, item, part, room
 
 @intrinsic
 def summed(typing: Any, weights: Any, mask: Any, omit: Any, block: Any) -> Any:
-    """The block of weights if they are to be summed beside the terms, otherwise None."""
+    """Return the block of weights if they are to be summed beside the terms, otherwise None."""
     if _are_shared(weights, mask, omit):
         return types.none(weights, mask, omit, block), lambda context, *_: context.get_dummy_value()
     return block(weights, mask, omit, block), lambda context, builder, signature, args: args[3]
 
 
 def _are_shared(weights: Any, mask: Any, omit: Any) -> bool:
-    """Whether elements share them, and all are there, by the types of the operands."""
+    """Whether weights are shared, by the types of the operands: one for all, or a run without omitted elements."""
     if isinstance(weights, types.BaseTuple):
         return isinstance(mask, types.NoneType) and isinstance(omit, types.NoneType)
     return isinstance(weights, (types.Float, types.NoneType))
@@ -57,7 +57,7 @@ def _add_shared(weights: Any, mask: Any, omit: Any, start: Any, stop: Any, kept:
 
 
 def _adding_entries(weights: Any) -> Any:
-    """What adds the entries of the elements from start to stop, by their form."""
+    """Return the function that adds the weights of the elements from start to stop, for their form."""
     if len(weights) != 1:
         return lambda weights, mask, omit, start, stop, kept, total: add_run(weights, I64(1), start, stop, total)
 
@@ -72,7 +72,7 @@ def _adding_entries(weights: Any) -> Any:
 
 @_jit.routine
 def add_run(run: Any, each: int, start: int, stop: int, total: Any) -> int:
-    """Add the entries of a run from start to stop, each so many times; how many of these are not 0.
+    """Add the entries of a run for the elements from start to stop, `each` times; return how many are not 0.
 
     Five steps at most: the rest of an entry, of a period, whole periods, whole entries, a part of an entry.
     """
@@ -118,7 +118,7 @@ def cut_twice(values: Any, window: int, total: Any) -> int:
 
 @_jit.scalar
 def count_nonzero(values: Any) -> int:
-    """How many numbers are not 0."""
+    """Return how many numbers are not 0."""
     nonzero = 0
     for i in range(values.size):
         nonzero += values[i] != 0.0
@@ -127,7 +127,7 @@ def count_nonzero(values: Any) -> int:
 
 @_jit.routine
 def add_times(values: Any, times: int, total: Any) -> int:
-    """Add the sum of numbers, times an integer below 2**31, to a sum; how many of the numbers are not 0."""
+    """Add the sum of numbers, times an integer below 2**31, to a sum; return how many are not 0."""
     intrinsics.not_inlined()
     once, block = room(SUM_WORDS, int64), room(BLOCK, float64)
     once[:] = 0

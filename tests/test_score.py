@@ -109,7 +109,7 @@ def test_progress_is_told_how_far_it_has_come(table, npy):
     table({"y": np.zeros(3000), "p": np.ones(3000)}, progress=calls.append)
     assert [(call.rows, call.all_rows) for call in (calls[0], calls[-1])] == [(0, 3000), (3000, 3000)]
     assert 0 < calls[-1].bytes <= calls[-1].all_bytes
-    assert calls[-1].results.found["p"].count == 3000
+    assert calls[-1].results.accumulators["p"].count == 3000
     npy(np.zeros((5, 2)), np.ones((5, 2)), progress=calls.append)
     assert (calls[-1].rows, calls[-1].all_rows) == (5, 5)
 

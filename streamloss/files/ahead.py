@@ -1,4 +1,4 @@
-"""Reading while computing."""
+"""Threads that read while the caller computes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ END = object()
 def ahead(
     items: Iterator[T], depth: int = 2, size: Callable[[Any], int] = lambda item: 1, enough: int = 0
 ) -> Generator[T, None, None]:
-    """The items, fetched by another thread, at most `depth` of them before they are asked for.
+    """Yield the items, fetched by another thread, at most `depth` of them before they are asked for.
 
-    Of small items there may be more, as long as they are not `enough` together. An exception comes where the item would
-    have come. When this generator is closed, by an exception in the caller too, the thread ends after the item that it
-    is fetching, and closes what it fetches from.
+    Of small items there may be more, as long as they are not `enough` together. An exception is raised where its item
+    would have come. When this generator is closed, by an exception in the caller too, the thread ends after the item
+    that it is fetching, and closes what it fetches from.
     """
     ready: SimpleQueue[Any] = SimpleQueue()
     room = threading.Condition()
-    sizes: deque[int] = deque()  # of the items that the caller has not done with
+    sizes: deque[int] = deque()  # of the items that the caller has not finished with
     stopped = threading.Event()
 
     def has_room() -> bool:
@@ -69,10 +69,10 @@ def ahead(
 
 
 def side_by_side(calls: Sequence[Callable[[], T]], threads: int) -> Generator[T, None, None]:
-    """What the calls return, in their order, made by that many threads, and one more than that before it is asked for.
+    """Make calls on that many threads, and yield what they return, in their order.
 
-    An exception comes where the value would have come. When this generator is closed, the threads end after the calls
-    that they are in.
+    At most one call more than there are threads is made before its value is asked for. An exception is raised where its
+    value would have come. When this generator is closed, the threads end after the calls that they are in.
     """
     results: list[SimpleQueue[Any]] = [SimpleQueue() for _ in calls]
     slots = threading.Semaphore(threads + 1)

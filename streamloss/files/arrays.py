@@ -16,7 +16,7 @@ from .ahead import ahead
 from .paths import check_unchanged
 from .source import Batch, Columns, Position
 
-ELEMENTS = 1 << 22  # of a batch
+ELEMENTS = 1 << 22  # of a batch, at most, unless a chunk has more
 
 Box = tuple[slice, ...]
 
@@ -34,19 +34,19 @@ class Streamed(ABC):
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    order: str  # "C" or "F": in which its elements come
+    order: str  # "C" or "F": the order in which its elements come
 
     @abstractmethod
     def again(self) -> Streamed:
-        """The same array, at its beginning."""
+        """Return the same array, to be read from its beginning."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class Operands(NamedTuple):
-    """What a loss is computed from."""
+    """The arrays that a loss is computed from, and those of keys."""
 
     labels: Named
     predictions: Sequence[Named]
@@ -55,11 +55,11 @@ class Operands(NamedTuple):
 
     @property
     def all(self) -> list[Named]:
-        """Every one of them."""
+        """All arrays, keys included."""
         return [self.labels, *self.predictions, *([] if self.weights is None else [self.weights]), *self.by]
 
     def each(self, change: Callable[[Named], Named]) -> Operands:
-        """The same with every one of them changed."""
+        """Return these operands with every array changed."""
         weights = None if self.weights is None else change(self.weights)
         return Operands(change(self.labels), [*map(change, self.predictions)], weights, [*map(change, self.by)])
 
@@ -79,8 +79,8 @@ class Arrays:
         )
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The boxes after the first `start.offset` ones, which have been read."""
-        # What lies in memory, or is mapped to it, is read by those who compute.
+        """Yield the boxes after the first `start.offset`, which have been read already."""
+        # Arrays in memory, or mapped to it, are read by the threads that compute.
         at_hand = all(isinstance(each.array, np.ndarray) for each in self._operands.all)
         return self._batches(start) if at_hand else ahead(self._batches(start))
 
@@ -114,7 +114,7 @@ class Arrays:
                     each.array.close()
 
     def _ends(self) -> Iterator[tuple[Box, Position]]:
-        """The boxes, and where each ends; rows are counted in proportion where a box is no whole number of them."""
+        """Yield each box and where it ends; rows are counted in proportion where a box is no whole number of them."""
         size, rows, total = math.prod(self._shape), self.rows or 0, self.bytes or 0
         elements = 0
         layout = _layout([self._operands.labels, *self._operands.predictions])
@@ -131,7 +131,7 @@ class Keys:
         self._coder: Any = None
 
     def encode(self, values: Any, name: str) -> Any:
-        """What `GroupedAccumulator.update` takes."""
+        """Return keys as `GroupedAccumulator.update` takes them."""
         if np.asarray(values).dtype.kind in "biuf":
             return values
         if self._coder is None:
@@ -151,9 +151,10 @@ class Keys:
 
 
 def boxes(shape: tuple[int, ...], order: str, chunks: tuple[int, ...]) -> Iterator[Box]:
-    """Boxes that cover the shape: a chunk, or as many as ELEMENTS allows, grown along the last axes first.
+    """Yield boxes that cover the shape: each is as many chunks as ELEMENTS allows, but at least one.
 
-    Without chunks what a box covers lies together in C order; for order "F", grown along the first axes, in Fortran's.
+    Boxes grow along the last axes first, or, for order "F", along the first ones: without chunks, the elements of a box
+    are then contiguous in C order, or in Fortran order.
     """
     if 0 in shape:
         return
@@ -169,7 +170,7 @@ def boxes(shape: tuple[int, ...], order: str, chunks: tuple[int, ...]) -> Iterat
 
 
 def _layout(arrays: Sequence[Named]) -> tuple[str, tuple[int, ...]]:
-    """In which order to read, and in multiples of what: what lies together should be read together."""
+    """Return in which order, and in multiples of which chunks, to read: neighbours are best read together."""
     chunks = getattr(arrays[0].array, "chunks", None) or ()
     orders = {_order(each.array) for each in arrays}
     return "F" if orders == {"F"} else "C", tuple(int(c[0] if isinstance(c, tuple) else c) for c in chunks)
@@ -186,7 +187,7 @@ def _begin(named: Named) -> Named:
 
 
 def _read(named: Named, box: Box) -> Any:
-    """What of an array belongs to a box: the leading axes it has, all of an axis of length 1."""
+    """Read the part of an array that belongs to a box: along the leading axes it has, but all of axes of length 1."""
     name, array, _ = named
     cut = tuple(slice(None) if length == 1 else part for length, part in zip(array.shape, box, strict=False))
     try:
@@ -259,6 +260,6 @@ def _memory(array: Any) -> mmap.mmap | None:
 
 
 def _release(memory: mmap.mmap) -> None:
-    """Let go of the pages read so far: they would count as the process's memory until the end."""
+    """Release the pages read so far: they would count as the process's memory until the end."""
     if hasattr(memory, "madvise"):
         memory.madvise(mmap.MADV_DONTNEED)

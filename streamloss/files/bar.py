@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from .report import total
 from .scoring import Progress
 
-SHARE = 20  # the running loss of many groups takes time: at most a 20th of all goes there
+PAUSE = 20  # between two running losses, at least so many times as long as computing the last one took
 SECONDS = 0.25  # from one running loss to the next, at least
 
 
@@ -37,14 +37,14 @@ class Bar:
         self._bars.stop()
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far the run has come; what an earlier one has read says nothing about the rate."""
+        """Show how far the run has come; rows that an earlier run has read do not count for the rate."""
         now = time.monotonic()
         if self._begin is None:
             self._begin, self._first = now, progress.rows
         if now >= self._next:
-            losses = [f"{total(found).result():.6g}" for found in progress.results.found.values()]
+            losses = [f"{total(each).result():.6g}" for each in progress.results.accumulators.values()]
             self._loss = "loss " + " ".join(losses)
-            self._next = now + max(SECONDS, SHARE * (time.monotonic() - now))
+            self._next = now + max(SECONDS, PAUSE * (time.monotonic() - now))
         rate = (progress.rows - self._first) / max(now - self._begin, 1e-3)
         parts = [f"{progress.rows:,} rows", f"{rate:,.0f}/s"]
         if progress.all_bytes is not None:

@@ -20,12 +20,12 @@ from .source import Position
 
 Files: TypeAlias = Sequence[Mapping[str, Any]]
 KIND = "checkpoint"
-SHARE = 10  # between two checkpoints lies at least so many times the time that writing the last one took
-SHOWN = 3  # differences that a refusal names
+PAUSE = 10  # between two checkpoints, at least so many times as long as writing the last one took
+MOST_NAMED = 3  # differences, or paths, in an error
 
 
 class Kept(NamedTuple):
-    """What a checkpoint holds."""
+    """The content of a checkpoint."""
 
     run: Mapping[str, Any]  # what the run was asked for, and what it reads
     position: Position
@@ -35,7 +35,7 @@ class Kept(NamedTuple):
     losses: Any = None  # how much has been written of the file of losses
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Return the content of the file."""
         results = self.results.to_bytes()
         header = self._asdict() | {"position": list(self.position), "results": len(results)}
         return stored.pack(KIND, header, as_words(results))
@@ -50,7 +50,7 @@ class Kept(NamedTuple):
         return cls(**header | {"position": Position(*header["position"]), "results": results})
 
     def described(self) -> list[tuple[str, str]]:
-        """What it is about, in words."""
+        """Describe the run and how far it came, in pairs of a name and words."""
         asked = [(name, _words(value)) for name, value in self.run.items() if value not in (None, [], False)]
         where = f"{'at the end' if self.finished else 'in the middle'}, row {self.position.rows:,}"
         return [*asked, ("position", where)]
@@ -61,11 +61,11 @@ class Checkpoint:
 
     def __init__(self, path: Path, run: Mapping[str, Any], every: float) -> None:
         self.path, self.every = path, every
-        self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be when it is read again
+        self.run: dict[str, Any] = json.loads(json.dumps(run))  # as it will be read again
         self._next = time.monotonic() + every
 
     def load(self, loss: Loss, *, with_history: bool = False) -> Kept | None:
-        """What an earlier run has left, None if there is nothing; ValueError if it was another or is damaged."""
+        """Return what an earlier run has left, None if nothing; ValueError if it was another run or is damaged."""
         if not self.path.exists():
             return None
         kind, header, _ = read(self.path, stored.unpack)
@@ -74,10 +74,10 @@ class Checkpoint:
         return read(self.path, lambda data: Kept.from_bytes(data, None if loss.is_builtin else loss))
 
     def _check(self, run: dict[str, Any], *, has_history: bool) -> None:
-        """Refuse another run; the standard errors, which --plot asks for unseen, come last."""
+        """Refuse another run. Standard errors are compared last: --plot turns them on without the user's asking."""
         changes = self._changes(run)
         if changes:
-            raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:SHOWN])}")
+            raise ValueError(f"{self.path} belongs to another run: {'; '.join(changes[:MOST_NAMED])}")
         if not has_history:
             raise ValueError(
                 f"{self.path} was written without --plot (history): there is no running loss of the rows before it"
@@ -90,14 +90,14 @@ class Checkpoint:
             )
 
     def _changes(self, run: dict[str, Any]) -> list[str]:
-        """What was asked for and is not now; and only if it is the same, what has changed in what is read."""
+        """Return the differences in what was asked for; only if there are none, those in what is read."""
         apart = ("source", "stderr")
         was, now = ({name: value for name, value in each.items() if name not in apart} for each in (run, self.run))
         return [*differences(was, now)] or [*differences(run.get("source"), self.run.get("source"))]
 
     @property
     def is_due(self) -> bool:
-        """Whether the next one should be written."""
+        """Whether the next checkpoint should be written."""
         return time.monotonic() >= self._next
 
     def save(self, kept: Kept) -> None:
@@ -105,11 +105,11 @@ class Checkpoint:
         begin = time.monotonic()
         outputs.write(self.path, kept.to_bytes())
         end = time.monotonic()
-        self._next = end + max(self.every, SHARE * (end - begin))
+        self._next = end + max(self.every, PAUSE * (end - begin))
 
 
 def check_seconds(every: float) -> None:
-    """Refuse what is no time between two checkpoints."""
+    """Refuse what is no number of seconds, or a negative one."""
     if isinstance(every, bool) or not isinstance(every, (int, float)):
         raise TypeError(f"every must be a number of seconds, got {type(every).__name__}")
     if not every >= 0:
@@ -117,7 +117,7 @@ def check_seconds(every: float) -> None:
 
 
 def differences(was: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What differs between two descriptions of a run, in words."""
+    """Yield what differs between two descriptions of a run, in words."""
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         changed = [*_differences(was, now)]
         if "path" in now and was.get("path") == now["path"]:
@@ -156,11 +156,11 @@ def _are_files(value: Any) -> bool:
 
 
 def _listed(paths: Sequence[str]) -> str:
-    return ", ".join(paths[:SHOWN]) + (f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else "")
+    return ", ".join(paths[:MOST_NAMED]) + (f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else "")
 
 
 def _times(*times: int) -> list[str]:
-    """Nanoseconds since 1970 as local time; with fractions of seconds if it takes them to tell the times apart."""
+    """Return nanoseconds since 1970 as local times, with fractions of seconds only if they differ in nothing else."""
     texts = [time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each // 10**9)) for each in times]
     if len(set(texts)) == len(texts):
         return texts
@@ -173,7 +173,7 @@ def _short(value: Any) -> str:
 
 
 def _words(value: Any) -> str:
-    """A part of the description of a run, for people."""
+    """Return a part of the description of a run, for people."""
     if isinstance(value, Mapping):
         return "; ".join(map(_words, value.values()))
     if _are_files(value):

@@ -21,11 +21,11 @@ from ..keys import Coded, timestamp
 Words = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int32]
 
-# Two odd constants with bits all over: in the upper bits of a product all bits of its factors arrive.
+# SPREAD and MIX are odd, with bits all over: the upper bits of a product by them depend on all bits of the factor.
 SPREAD, MIX, HALF, STEP = map(np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 32, 1))
 MOST_CATEGORIES = 1 << 16  # with more of them, the text itself is coded
 COARSE = ("Y", "M", "W", "h", "m", "s")  # units of times that Polars does not have
-INLINE = 12  # bytes of text that Arrow's string view holds itself; of longer text it holds a place in this batch
+INLINE = 12  # bytes of text that Arrow's string view holds itself; for longer text it holds a place in this batch
 
 
 class Coder:
@@ -34,13 +34,13 @@ class Coder:
     def __init__(self) -> None:
         self.values: list[str] = []
         self._code: dict[str, int] = {}
-        self._categories: list[str | None] = []  # by Polars' codes of them
+        self._categories: list[str | None] = []  # by the codes that Polars gives them
         self._categorical: Any = None  # the type that gives those codes
         self._kept = Numbering()
-        self._dtype: Any = None  # of what `_kept` numbers
+        self._dtype: Any = None  # the type of what `_kept` numbers
 
     def encode(self, series: pl.Series) -> Any:
-        """The keys of a batch: an ndarray, masked where a number is null, or Coded."""
+        """Return the keys of a batch: an ndarray, masked where a number is null, or Coded."""
         dtype = series.dtype
         if dtype in (pl.Int128, pl.UInt128):
             return self.encode(_narrowed(series))
@@ -62,7 +62,7 @@ class Coder:
         return Coded(numbering.renumbered(codes), self.values)
 
     def _encode_categories(self, series: pl.Series) -> Coded:
-        """A dictionary that text was stored with is used as it is; each category is looked up once."""
+        """Encode text by the dictionary that it was stored with; each category is looked up once."""
         if series.dtype != self._categorical:
             self._categories, self._categorical = [], series.dtype
         codes = series.to_physical().cast(pl.Int32).fill_null(-1).to_numpy()
@@ -82,7 +82,7 @@ class Coder:
         return Coded(codes, self._categories)
 
     def encode_array(self, values: npt.NDArray[Any]) -> Any:
-        """The keys of a batch of an array: text, bytes of UTF-8, or times."""
+        """Return the keys of a batch of an array: text, bytes of UTF-8, or times."""
         if values.dtype.kind == "M":
             coarse = np.datetime_data(values.dtype)[0] in COARSE
             return self.encode(pl.Series(values.astype("M8[us]") if coarse else values))
@@ -104,12 +104,12 @@ class Numbering:
     """Numbers pairs of words in the order in which they are first seen; a hash table with open addressing."""
 
     def __init__(self) -> None:
-        self.codes: list[int] = []  # of the pairs, by their numbers
+        self.codes: list[int] = []  # the codes of the pairs, by their numbers
         self._pairs = np.zeros((1024, 2), np.uint64)
         self._numbers = np.full(1024, -1, np.int32)
 
     def number(self, words: Words, present: npt.NDArray[np.bool_]) -> tuple[Codes, npt.NDArray[np.int64]]:
-        """The number of each row, -1 where it is not present, and the rows of pairs that are new, in order."""
+        """Return the number of each row, -1 where it is not present, and the rows of pairs that are new, in order."""
         numbers, firsts = np.empty(len(words), np.int32), np.empty(len(words), np.int64)
         known = found = len(self.codes)
         done = 0
@@ -130,14 +130,14 @@ class Numbering:
         _compiled()(pairs, none, 0, 0, 0, numbers, firsts, self._pairs, self._numbers)
 
     def renumbered(self, numbers: Codes) -> Codes:
-        """The codes of the pairs instead of their numbers."""
+        """Return the codes of the pairs instead of their numbers."""
         if self.codes == list(range(len(self.codes))):
             return numbers
         return np.append(np.array(self.codes, np.int32), np.int32(-1))[numbers]
 
 
 def _narrowed(series: pl.Series) -> pl.Series:
-    """Integers of 128 bits as int64 or uint64; ValueError if neither holds them all."""
+    """Cast integers of 128 bits to int64 or uint64; ValueError if neither holds them all."""
     for dtype in (pl.Int64, pl.UInt64):
         narrow = series.cast(dtype, strict=False)
         if narrow.null_count() == series.null_count():
@@ -159,7 +159,7 @@ def _numbers(series: pl.Series) -> npt.NDArray[Any]:
 
 
 def _words(series: pl.Series) -> Words:
-    """Two words for each row, the same only for equal keys: Arrow's string view, or the integer behind a value."""
+    """Return two words for each row, equal only for equal keys: Arrow's string view, or the integer behind a value."""
     if series.dtype == pl.String:
         return _pairs(series.rechunk().to_arrow(compat_level=pl.CompatLevel.newest()), len(series))
     if series.dtype.is_decimal():
@@ -170,20 +170,20 @@ def _words(series: pl.Series) -> Words:
 
 
 def _pairs(array: Any, rows: int) -> Words:
-    """The values of an Arrow array, of 16 bytes each."""
+    """Return the values of an Arrow array, of 16 bytes each."""
     return np.frombuffer(array.buffers()[1], np.uint64)[2 * array.offset :][: 2 * rows].reshape(-1, 2)
 
 
 def _find(
     words: Any, present: Any, start: int, known: int, found: int, numbers: Any, firsts: Any, pairs: Any, table: Any
 ) -> Any:
-    """Number the rows from `start` on; stops when half of the table is full. Returns where, and how many are known."""
+    """Number the rows from `start` on, until half of the table is full; return where, and how many are known."""
     last = uint64(table.size - 1)
     shift = uint64(64)
     while (last >> (uint64(64) - shift)) > uint64(0):
         shift -= STEP
     for row in range(start, words.shape[0]):
-        i = uint64(row)  # a signed index is looked at for its sign
+        i = uint64(row)  # the sign of a signed index would be tested
         if present.size > 0 and not present[i]:
             numbers[i] = -1
             continue

@@ -12,7 +12,7 @@ from .names import near
 from .source import Columns
 
 KEYS = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time)  # beside numbers and bools
-# A narrow column is handed on as float32, which holds it exactly, and a wide one as float64.
+# Columns of these types are handed on as float32, which holds them exactly, and all others as float64.
 NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
 
 
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What must be the same in all files."""
+        """The kind of its values, which must be the same in all files."""
         if self.dtype == pl.Null:
             return "null"
         if self.dtype == pl.Boolean and self.role == "by":
@@ -41,14 +41,14 @@ class Column(NamedTuple):
 
 
 def wanted(columns: Columns) -> list[tuple[str, str]]:
-    """The role and the text of every column: labels, predictions, weights, keys."""
+    """Return the role and the text of every column: labels, predictions, weights, keys."""
     weights = [] if columns.weights is None else [("weights", columns.weights)]
     predictions = [("predictions", text) for text in columns.predictions]
     return [("labels", columns.labels), *predictions, *weights, *(("by", text) for text in columns.by)]
 
 
 def find(columns: Columns, schema: pl.Schema, name: str, repeated: Collection[str] = ()) -> list[Column]:
-    """The columns in a file of that schema; ValueError or TypeError, which name the file, if one does not serve."""
+    """Find the columns in a file of that schema; ValueError or TypeError, naming the file, if one is not usable."""
     found = [_find(role, text, schema, name) for role, text in wanted(columns)]
     for column in found:
         if several := [root for root in column.roots if root in repeated]:
@@ -70,7 +70,7 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
 
 
 def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr, tuple[str, ...]]:
-    """The text as a Polars SQL expression that yields one value a row."""
+    """Parse a Polars SQL expression that yields one value a row."""
     try:
         expression = pl.sql_expr(text)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -91,7 +91,7 @@ def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr
 
 
 def _row_by_row(expression: pl.Expr) -> bool:
-    """Whether no part of the expression looks at other rows: reading in batches would change what it yields."""
+    """Whether the value in a row depends on that row alone: otherwise, reading in batches would change it."""
     parts = [expression]
     while parts:
         part = parts.pop()
@@ -117,7 +117,7 @@ class Kinds:
     """The kind of each column in all files so far: numbers in one and text in another are refused."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Column, str]] = {}  # the first file that has values tells
+        self._known: dict[int, tuple[Column, str]] = {}  # each column in the first file that has values, and that file
 
     def check(self, columns: list[Column], name: str) -> None:
         """Compare a file's columns with those before; TypeError if one of them is of another kind."""
@@ -143,13 +143,13 @@ class Selection:
         self._kinds.check(columns, "chunk 0")
 
     def of(self, frame: Frame, without: Collection[str] = ()) -> Frame:
-        """Numbers as float32 or float64, null as NaN, and the keys as they are; named 0, 1, 2, ..."""
+        """Select the columns, named 0, 1, 2, ...: numbers as float32 or float64, null as NaN, and keys as they are."""
         if self._literals:
             frame = frame.with_columns(self._literals)
         return frame.select(values for name, values in self._values if name not in without)
 
     def again(self, schema: pl.Schema, name: str) -> Selection:
-        """The same columns in another table; TypeError if they are of another kind there."""
+        """Return the selection of the same columns in another table; TypeError if they are of another kind there."""
         found = [_find(column.role, column.text, schema, name) for column in self.columns]
         self._kinds.check(found, name)
         return Selection(found, self._constants)
@@ -161,12 +161,12 @@ class Selection:
 
     @property
     def numbers(self) -> list[str]:
-        """Those from which numbers are computed, whatever their first rows look like."""
+        """The columns of the file from which numbers are computed, whatever their first rows look like."""
         return self._roots(column for column in self.columns if column.role != "by")
 
     @property
     def text_keys(self) -> list[str]:
-        """Columns of text of the file that are keys as they are, and nothing else; not all that are needed of it."""
+        """The columns of text that are only keys, and unchanged; none if no other column of the file is needed."""
         used = [root for column in self.columns for root in column.roots]
         keys = [c.text for c in self.columns if c.role == "by" and c.dtype == pl.String and c.roots == (c.text,)]
         keys = [key for key in keys if used.count(key) == 1 and key not in self._constants]
@@ -183,15 +183,15 @@ def _values(column: Column) -> pl.Expr:
 
 
 def named(column: str) -> pl.Expr:
-    """The column of that name; pl.col would take "*" and "^...$" for patterns."""
+    """Return an expression for the column of that name; pl.col would take "*" and "^...$" for patterns."""
     return cs.by_name(column).as_expr()
 
 
 def dtypes(columns: list[Column]) -> Mapping[str, str]:
-    """What a checkpoint keeps of the types."""
+    """Return the types of the columns as a checkpoint keeps them."""
     return {column.text: str(column.dtype) for column in columns}
 
 
 def one_line(error: BaseException) -> str:
-    """The reason that Polars gives, without its advice."""
+    """Return the reason that Polars gives, without its advice."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -19,7 +19,7 @@ from .source import Columns
 from .text import BYTE_ORDER_MARK, SAMPLE, Block, Text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-INFERRED = 10_000  # records at the beginning, which tell the types
+INFERRED = 10_000  # records at the beginning, from which types are inferred
 UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
 
 # What writers of CSV put for a missing number, and NaN as C prints it.
@@ -43,11 +43,11 @@ class Delimited(Text):
         names = self._names(self._header.removeprefix(BYTE_ORDER_MARK))
         self.repeated = {name for name in names if names.count(name) > 1}
         self._padded: list[str] = []
-        self._lacking = False  # whether something was missing in the last block that was looked at with care
+        self._lacking = False  # whether something was missing in the last block that was parsed with MISSING
         self.schema = self._infer(sample)
 
     def prepare(self, columns: Columns) -> None:
-        """Settle the types: numbers with leading zeros are text where they are keys alone."""
+        """Settle the types: numbers with leading zeros are text where they are only keys."""
         numbers = [name for role, name in wanted(columns) if role != "by"]
         text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
         self.schema = pl.Schema({**self.schema, **text})
@@ -56,14 +56,14 @@ class Delimited(Text):
     def _check_numbers(self, role: str, name: str) -> None:
         try:
             super()._check_numbers(role, name)
-        except ValueError as error:  # a few bad lines make a column of text of one of numbers
+        except ValueError as error:  # a few bad lines turn a column of numbers into one of text
             reason = f"column {name!r} of {self.name} must hold numbers for {role}, got String"
             raise TypeError(f"{reason}: {error}") from error
 
     # ------------------------------------------------------------------------------------------- types
 
     def _names(self, header: bytes) -> list[str]:
-        """The names in the header."""
+        """Return the names in the header."""
         if not header.strip():
             raise ValueError(f"{self.name} has no header: it begins with {len(self._header)} bytes of blank lines")
         names = self._fields(header)
@@ -72,7 +72,7 @@ class Delimited(Text):
         return names
 
     def _infer(self, sample: Block) -> pl.Schema:
-        """The types of the columns in the first records."""
+        """Infer the types of the columns from the first records."""
         try:
             names = self._scan(self._header, None).collect_schema().names()
         except ERRORS as error:
@@ -83,7 +83,7 @@ class Delimited(Text):
         for name in names:
             known = seen[name].rename("").drop_nulls()  # Polars takes some names for patterns
             if known.is_empty():
-                types[name] = pl.Null()  # which Polars calls a column of text
+                types[name] = pl.Null()  # Polars would call it a column of text
             elif types[name] == pl.String and are_numbers(known):
                 types[name] = pl.Float64()
             elif types[name].is_numeric() and known.str.contains(r"^[+-]?0\d").any():
@@ -97,10 +97,10 @@ class Delimited(Text):
         return lambda data: columns.of(self._records(data, schema, needed))
 
     def _records(self, data: bytes, schema: pl.Schema, needed: list[pl.Expr]) -> pl.DataFrame:
-        """The columns that are needed.
+        """Parse the columns that are needed.
 
-        Looking for the texts of MISSING takes a third more time. Where a block can be parsed without, and nothing is
-        missing then, nothing is with them either.
+        Looking for the texts of MISSING takes a third more time. If a block can be parsed without that, and no value is
+        missing then, none would be missing with it either.
         """
 
         def parsed(missing: list[str] | None) -> pl.DataFrame:
@@ -118,7 +118,7 @@ class Delimited(Text):
         return frame
 
     def _scan(self, data: bytes, schema: Any, missing: list[str] | None = MISSING) -> pl.LazyFrame:
-        """The records, below the file's header, without which the first of them could not lack fields."""
+        """Scan the file's header and the records below it; without a header, the first record could not lack fields."""
         return pl.scan_csv(
             data,
             schema=schema,
@@ -145,7 +145,7 @@ class Delimited(Text):
         return error
 
     def _fields(self, record: bytes) -> list[str] | None:
-        """The fields of a record; None where its quotes do not close."""
+        """Return the fields of a record; None where its quotes do not close."""
         if record.count(b'"') % 2:
             return None
         text = record.decode(errors="replace").strip("\r\n")
@@ -157,7 +157,7 @@ class Delimited(Text):
     # ------------------------------------------------------------------------------------------- lines
 
     def _end(self, data: bytes, before: bytes = b"") -> int:
-        """The end of the last whole record: a line that ends in quotes goes on."""
+        """Return the end of the last whole record: a line that ends in quotes goes on."""
         end = super()._end(data)
         if b'"' not in data and b'"' not in before:
             return end
@@ -169,7 +169,7 @@ class Delimited(Text):
         return end
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
-        """The end of the first record that begins at `start` or later; of the data, if a quote of it never closes."""
+        """Return the end of the first record that begins at `start` or later; of the data, if a quote never closes."""
         end = super()._first_end(data, start)
         quotes = data.count(b'"', 0, end)
         while quotes % 2 and end < len(data):
@@ -181,7 +181,7 @@ class Delimited(Text):
         return end
 
     def _header_end(self, data: bytes) -> int:
-        """The end of the line of names; blank lines before it belong to it."""
+        """Return the end of the line of names; blank lines before it belong to it."""
         end = self._first_end(data)
         while end < len(data) and not data[:end].strip():
             end = self._first_end(data, end)
@@ -189,7 +189,7 @@ class Delimited(Text):
 
 
 def _lacks(frame: pl.DataFrame) -> bool:
-    """Whether some value is missing, as where a record has too few fields, or stands for a missing one."""
+    """Whether some value is missing, because a record has too few fields or a text stands for a missing one."""
     return any(
         column.null_count() > 0
         or (column.dtype.is_float() and bool(column.is_nan().any()))

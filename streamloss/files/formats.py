@@ -26,24 +26,24 @@ ARRAYS: Mapping[str, str] = {
     ".hdf5": "hdf5",
     ".zarr": "zarr",
 }
-CONTAINERS = (".npz", ".h5", ".hdf5", ".zarr")  # of several arrays
+CONTAINERS = (".npz", ".h5", ".hdf5", ".zarr")  # files that hold several arrays
 
 MEMBER = re.compile(rf"(.+(?:{'|'.join(map(re.escape, CONTAINERS))})):(.+)", re.IGNORECASE)  # FILE.h5:/path/in/it
 
 
 def ending(path: str, endings: Mapping[str, str] | tuple[str, ...] = TABLES) -> str | None:
-    """The ending of a path that a table has; None for an unknown one."""
+    """Return the ending of a path if a table has it, otherwise None."""
     name = path.lower().rstrip("/")
     return next((each for each in sorted(endings, key=len, reverse=True) if name.endswith(each)), None)
 
 
 def opener(endings: Mapping[str, str], which: str) -> Any:
-    """The module for an ending."""
+    """Import the module for an ending."""
     return import_module(f".{endings[which]}", __package__)
 
 
 def unknown(path: str, endings: Mapping[str, str]) -> ValueError:
-    """The refusal of a file whose ending says nothing."""
+    """Return the error for a file whose ending is unknown."""
     name = path.rstrip("/").rpartition("/")[2]
     suffix = "." + name.rpartition(".")[2] if "." in name else ""
     hint = ""

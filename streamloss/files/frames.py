@@ -14,7 +14,7 @@ from .part import ERRORS, ROWS, Part, Piece, readable, slices
 
 
 def open_frame(source: Any) -> Part:
-    """The table as a part; TypeError for what is no table."""
+    """Open a table as a part; TypeError for what is no table."""
     if isinstance(source, pl.DataFrame):
         return Lazy(source.lazy(), "the DataFrame", source.height)
     if isinstance(source, pl.LazyFrame):
@@ -28,7 +28,7 @@ def open_frame(source: Any) -> Part:
 
 
 class _InMemory(ABC):
-    """What every table here has in common: it is no file, and a later run cannot know that it is the same."""
+    """The base of tables in memory: they are no files, and a later run cannot know that they are the same."""
 
     name: str
     schema: pl.Schema
@@ -37,7 +37,7 @@ class _InMemory(ABC):
     identity: Mapping[str, Any] = {}
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The rows from a row on."""
+        """Yield the rows from a row on."""
         try:
             for frame in self._frames(columns, row):
                 yield Piece(frame, 0)
@@ -46,7 +46,7 @@ class _InMemory(ABC):
 
     @abstractmethod
     def _frames(self, columns: Selection, row: int) -> Iterator[pl.DataFrame]:
-        """The frames from a row on."""
+        """Yield the frames from a row on."""
 
 
 class Lazy(_InMemory):
@@ -65,7 +65,7 @@ class Lazy(_InMemory):
 
 
 class Pandas(_InMemory):
-    """A pandas DataFrame, converted a piece at a time; in each, columns of objects tell their type anew."""
+    """A pandas DataFrame, converted piece by piece; the type of columns of objects is inferred anew in each."""
 
     name = "the DataFrame"
 
@@ -131,7 +131,7 @@ class Stream(_InMemory):
 
 
 class Frames:
-    """Frames that a program makes, one after the other, once."""
+    """Frames that a program makes one after the other, to be read once."""
 
     rows: int | None = None
     size = 0
@@ -143,7 +143,7 @@ class Frames:
         self._first, self._others = first, others
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The rows of all frames; what the program raises between them is its own."""
+        """Yield the rows of all frames; exceptions of the program that makes them are passed on unchanged."""
         yield from self._first.pieces(columns, row, 0)
         for number, chunk in enumerate(self._others, 1):
             part = open_frame(chunk)

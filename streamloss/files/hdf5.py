@@ -14,7 +14,7 @@ from .members import chosen
 
 
 def open_array(path: Path, member: str | None) -> Any:
-    """A dataset of the file."""
+    """Open a dataset of the file."""
     try:
         file = h5py.File(path, "r")
     except PermissionError:
@@ -32,7 +32,7 @@ def open_array(path: Path, member: str | None) -> Any:
 
 
 def _found(file: Any, path: Path, member: str | None) -> Any:
-    """The dataset of that name, which links may lead to, or the only one."""
+    """Find the dataset of that name, also through links, or the only one."""
     datasets: list[str] = []
     groups: list[str] = []
     file.visititems(lambda name, item: (datasets if isinstance(item, h5py.Dataset) else groups).append(name))

@@ -21,7 +21,7 @@ class Point(NamedTuple):
 
 
 class History:
-    """The running loss, for `score(history=...)`: points at even distances, which double when they are many.
+    """The running loss, for `score(history=...)`: points at even distances, which double when points are many.
 
     Attributes
     ----------
@@ -55,12 +55,12 @@ class History:
 
     @property
     def due(self) -> int:
-        """After how many rows the next point is wanted: a multiple of the step, wherever batches and runs end."""
+        """The rows after which the next point is wanted: a multiple of the step, wherever batches and runs end."""
         last = self.points[-1].rows if self.points else self._begin
         return (last // self.step + 1) * self.step
 
     def add(self, rows: int, accumulators: Sequence[Accumulator]) -> None:
-        """A point after so many rows, if there is none."""
+        """Add a point after so many rows, if there is none."""
         if self.points and self.points[-1].rows >= rows:
             return
         errors = (a.standard_error() if a.stderr else math.nan for a in accumulators)
@@ -70,5 +70,5 @@ class History:
             self.step *= 2
 
     def as_json(self) -> list[Any]:
-        """What a checkpoint keeps."""
+        """Return the points as a checkpoint keeps them."""
         return [self.step, [list(point) for point in self.points]]

@@ -9,12 +9,12 @@ import polars as pl
 
 
 def are_numbers(texts: pl.Series) -> bool:
-    """Whether the parser of numbers takes them all, as Polars' inference does not: `+1`, ` 1`, `Infinity`, `NAN`."""
+    """Whether Polars parses them all as numbers; its inference of types refuses `+1`, ` 1`, `Infinity`, `NAN`."""
     return texts.str.strip_chars_start(" ").cast(pl.Float64, strict=False).null_count() == 0
 
 
 def widened(data: bytes) -> pl.Schema:
-    """The types of columns in NDJSON: a column of mixed kinds spoils no other."""
+    """Infer the types of columns in NDJSON; a column of mixed kinds spoils no other."""
     records = [_record(line) for line in data.splitlines() if line.strip()]
     names = dict.fromkeys(name for record in records for name in record)
     return pl.Schema({name: _widest({type(record.get(name)) for record in records}) for name in names})
@@ -31,7 +31,7 @@ def _record(line: bytes) -> dict[str, Any]:
 
 
 def _widest(kinds: set[type]) -> Any:
-    """A type that holds values of these kinds."""
+    """Return a type that holds values of these kinds."""
     kinds = kinds - {type(None)}
     if kinds & {dict, list}:
         return pl.Object()

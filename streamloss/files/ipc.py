@@ -38,7 +38,7 @@ class Ipc:
                 raise readable(self.name, error) from error
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The rows from a row on."""
+        """Yield the rows from a row on."""
         try:
             with self._path.open("rb") as file:
                 memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # unmapped when the last frame is gone

@@ -15,7 +15,7 @@ from .source import Batch, Columns, Position
 
 
 class Chunks:
-    """Chunks, one after the other, once."""
+    """Chunks that come one after the other, to be read once."""
 
     rows: int | None = None
     bytes: int | None = None
@@ -27,13 +27,13 @@ class Chunks:
         self._chunks = itertools.chain([first], others)
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The chunks, whose rows are the entries of their arrays' first dimension."""
+        """Yield the chunks, whose rows are the entries of their arrays' first dimension."""
         if start != Position():
             raise ValueError("chunks that a program makes cannot be read from a position on")
-        return self._batches()  # by the thread that asks: what a program makes may belong to it
+        return self._batches()  # in the calling thread: the program's objects may belong to it
 
     def check_unchanged(self) -> None:
-        """Chunks are in no file."""
+        """Do nothing: chunks are in no file."""
 
     def _batches(self) -> Iterator[Batch]:
         rows = 0

@@ -38,7 +38,7 @@ class Writer(Protocol):
         """Add rows: losses by prediction and row, and the columns of keys."""
 
     def keep(self) -> Any:
-        """Have the disk keep all that was added; returns what `begin` needs to go on from here."""
+        """Have the disk keep all that was added; return what `begin` needs to go on from here."""
 
     def finish(self) -> None:
         """Put the whole file in place; what lies beside it is left to `discard`."""
@@ -48,7 +48,7 @@ class Writer(Protocol):
 
 
 def open_writer(path: Path, columns: Columns) -> Writer:
-    """The writer for this ending; ValueError for one that is unknown."""
+    """Return the writer for this ending; ValueError for one that is unknown."""
     if path.suffix.lower() == ".npy":
         if columns.by:
             raise ValueError(f"losses_out: {path} has no place for keys (by); write a .parquet file")
@@ -63,7 +63,7 @@ def open_writer(path: Path, columns: Columns) -> Writer:
 
 
 def _named(method: Callable[..., T]) -> Callable[..., T]:
-    """The method, whose errors say which file could not be written."""
+    """Wrap a method so that its errors say which file could not be written."""
 
     @functools.wraps(method)
     def call(self: Writer, *arguments: Any) -> T:
@@ -85,7 +85,7 @@ class NpyWriter:
 
     @_named
     def begin(self, kept: Any) -> None:
-        """The header comes last: its room is left free."""
+        """Begin the file with room for the header, which is written last."""
         if kept is None:
             self.part.write_bytes(bytes(self.HEADER))
             durable.sync_names(self.part.parent)
@@ -101,7 +101,7 @@ class NpyWriter:
 
     @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
-        """Rows, one after the other."""
+        """Append rows."""
         rows = losses[0] if self.predictions == 1 else np.moveaxis(losses, 0, -1)
         if self.rows and rows.shape[1:] != self.inner:
             raise ValueError(f"losses_out: {self.path} needs rows of one shape, got {self.inner} and {rows.shape[1:]}")
@@ -112,7 +112,7 @@ class NpyWriter:
 
     @_named
     def keep(self) -> Any:
-        """How many rows there are."""
+        """Have the disk keep the rows, and return how many there are."""
         durable.sync(self.part)
         return {"rows": self.rows, "inner": list(self.inner)}
 
@@ -137,7 +137,7 @@ class ParquetWriter:
     file at the end has row groups of ROWS, whatever the parts are: the same bytes with and without a restart.
     """
 
-    ROWS = 1 << 20  # of a part
+    ROWS = 1 << 20  # that make a part, and of each row group of the whole file
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
         self.path, self.folder, self.names = path, outputs.temporary(path), names
@@ -146,7 +146,7 @@ class ParquetWriter:
 
     @_named
     def begin(self, kept: Any) -> None:
-        """Keep whole parts only."""
+        """Keep only the whole parts that the checkpoint counts."""
         self.parts, self.rows = (0, 0) if kept is None else (kept["parts"], kept["rows"])
         if kept is None:
             self.discard()
@@ -160,7 +160,7 @@ class ParquetWriter:
 
     @_named
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
-        """Rows, that wait until they are enough for a part."""
+        """Add rows, which wait in memory until they are enough for a part."""
         import polars as pl
 
         if losses.ndim != 2:
@@ -190,7 +190,7 @@ class ParquetWriter:
 
     @_named
     def keep(self) -> Any:
-        """How many parts there are."""
+        """Have the disk keep all rows, and return how many parts there are."""
         self._flush()
         durable.sync_names(self.folder)
         return {"parts": self.parts, "rows": self.rows}
@@ -216,7 +216,7 @@ class ParquetWriter:
         durable.place(whole, self.path)
 
     def _type(self, name: str, parts: Sequence[Any]) -> Any:
-        """The type of a column, which files may hold in several; ValueError if no type of number has all values."""
+        """Return the type of a column that parts hold in several; ValueError if no type of number has all values."""
         import polars as pl
 
         kinds = {part.collect_schema()[name] for part in parts} - {pl.Null()}
@@ -243,7 +243,7 @@ class ParquetWriter:
 
 @contextmanager
 def _polars_writes(path: Path) -> Iterator[None]:
-    """Polars has errors of its own, or without a number, for a disk that is full; the system's words are in them."""
+    """Raise OSError for Polars' errors: those for a full disk have no number, but the system's words in their text."""
     import polars as pl
 
     try:
@@ -257,7 +257,7 @@ def _polars_writes(path: Path) -> Iterator[None]:
 
 
 def _series(column: Any) -> Any:
-    """A column of keys as Polars has it."""
+    """Return a column of keys as a Polars series."""
     import polars as pl
 
     if isinstance(column, Coded):

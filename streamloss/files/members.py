@@ -9,7 +9,7 @@ from .names import near
 
 
 def chosen(path: Path, member: str | None, names: Sequence[str]) -> str:
-    """The name that is meant, the only one if none is given; ValueError if there is no such array."""
+    """Return the name that is meant, the only one if none is given; ValueError if there is no such array."""
     if member is not None:
         wanted = member.strip("/")
         if wanted in names:

@@ -1,4 +1,4 @@
-"""Names that may have been meant."""
+"""Suggestions for names that are not found."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from collections.abc import Sequence
 
 
 def near(name: str, names: Sequence[str]) -> str:
-    """A hint for a message, empty if nothing is near."""
+    """Return a hint for a message, empty if no name is near."""
     found = difflib.get_close_matches(name, names, n=3)
     return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""

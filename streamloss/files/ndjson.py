@@ -14,11 +14,12 @@ from .columns import Selection
 from .inference import widened
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
-NAN = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')  # which Python writes, and JSON does not know
+# Python writes NaN, which JSON does not know.
+NAN_VALUE = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')
 
 
 class NDJSON(Text):
-    """A file of objects; none has a header, and what one lacks is null."""
+    """A file of objects, without a header; a name that an object lacks is null."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -46,7 +47,7 @@ class NDJSON(Text):
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
         data = data.removeprefix(BYTE_ORDER_MARK)
         if b"NaN" in data:
-            data = NAN.sub(rb"\1null", data)
+            data = NAN_VALUE.sub(rb"\1null", data)
         return pl.scan_ndjson(data, schema=schema, infer_schema_length=None)
 
     def _reason(self, record: bytes, error: BaseException) -> BaseException:
@@ -54,14 +55,14 @@ class NDJSON(Text):
 
 
 def _check_text(data: bytes, name: str, rows: int) -> None:
-    """Refuse what is no text in a column of text: Polars writes it out, and the keys 1 and "1" would become one."""
+    """Refuse what is no text in a column of text: Polars makes text of it, and the keys 1 and "1" would become one."""
     token = json.dumps(name, ensure_ascii=False).encode()
     if data.count(token + b':"') + data.count(token + b': "') >= rows:
         return
     for found in re.finditer(re.escape(token) + rb'\s*:\s*(?!"|null|\s)', data):
         start, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
         value = json.loads(data[start : end if end >= 0 else None]).get(name)
-        if not isinstance(value, (str, type(None))):  # and it is no object within the object
+        if not isinstance(value, (str, type(None))):  # and it is not in an object within the object
             raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
 
 

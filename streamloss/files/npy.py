@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 def open_array(path: Path, member: str | None) -> npt.NDArray[Any]:
-    """The array of a file."""
+    """Map the array of a file into memory."""
     try:
         with path.open("rb") as file:
             shape, _, _ = header(file)
@@ -23,7 +23,7 @@ def open_array(path: Path, member: str | None) -> npt.NDArray[Any]:
 
 
 def header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """The shape, whether it is in Fortran order, and the dtype; any exception if there is no good header."""
+    """Read the shape, whether the order is Fortran's, and the dtype; any exception if there is no good header."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)

@@ -18,12 +18,12 @@ from .arrays import Streamed
 from .members import chosen
 from .npy import header
 
-DISCARD = 1 << 20  # bytes at a time of what is passed over
+DISCARD = 1 << 20  # bytes that are passed over at a time
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
 class Member(Streamed):
-    """An array that is read forwards; a step back begins again."""
+    """An array that is read forwards; for a step back, it is read from its beginning again."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._path, self._name = path, name
@@ -39,7 +39,7 @@ class Member(Streamed):
         self.order: Any = "F" if fortran and len(self.shape) > 1 else "C"
 
     def again(self) -> Member:
-        """The same array, at its beginning."""
+        """Return the same array, to be read from its beginning."""
         return Member(self._path, self._name)
 
     def close(self) -> None:
@@ -50,8 +50,8 @@ class Member(Streamed):
         self._stream = self._file = None
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
-        """A box that lies together in the file."""
-        # A box has at most as many entries as the shape, so only they are filled up.
+        """Read a box that is contiguous in the file."""
+        # A box may have fewer slices than the array has axes: the other axes are read whole.
         cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]  # type: ignore[arg-type]
         lengths = tuple(map(len, cuts))
         first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))
@@ -60,7 +60,7 @@ class Member(Streamed):
         return self._elements(first, math.prod(lengths)).reshape(lengths, order=self.order)
 
     def _place(self, index: Iterable[int]) -> int:
-        """How many elements come before the one of that index."""
+        """Return how many elements come before the one of that index."""
         place = 0
         axes = list(zip(index, self.shape, strict=True))
         for i, length in axes if self.order == "C" else axes[::-1]:
@@ -84,7 +84,7 @@ class Member(Streamed):
                 ahead -= len(_exactly(self._stream, min(ahead, DISCARD)))
             values = np.frombuffer(_exactly(self._stream, count * size), self.dtype)
             self._at = first + count
-            if self._at == math.prod(self.shape) and self._stream.read(1):  # the end, where its checksum is compared
+            if self._at == math.prod(self.shape) and self._stream.read(1):  # reading at the end compares the checksum
                 raise ValueError("it goes on after its last element")
         except DAMAGED as error:
             raise ValueError(f"it is damaged: {error}") from error
@@ -99,7 +99,7 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
 
 
 def open_array(path: Path, member: str | None) -> Member:
-    """An array of the file."""
+    """Open an array of the file."""
     try:
         with zipfile.ZipFile(path) as file:
             members = {name.removesuffix(".npy"): name for name in file.namelist()}

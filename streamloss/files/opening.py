@@ -17,7 +17,7 @@ from .source import Columns, Source
 
 
 def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None, by: Sequence[Any] = ()) -> Source:
-    """Open and check a source; every refusal happens here, and nothing much has been read.
+    """Open and check a source; every refusal happens here, before much is read.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None,
         return _arrays(inside[0], [f"{file}:{p}" for p in predictions], inside[1], [f"{file}:{k}" for k in by])
     if paths is not None:
         return _tables().read(paths, _columns(labels, predictions, weights, by))
-    if labels is None and predictions == (None,):  # of tuples
+    if labels is None and predictions == (None,):  # the arrays of tuples have no names
         labels, predictions = "labels", ("predictions",)
     return _in_memory(source, _columns(labels, predictions, weights, by))
 
@@ -59,7 +59,7 @@ def _columns(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence
 
 
 def _paths(source: Any) -> list[str] | None:
-    """The paths that a source names, None if it is something else."""
+    """Return the paths that a source names, None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
         return [os.fspath(source)]
     if isinstance(source, (list, tuple)) and source and all(isinstance(each, (str, os.PathLike)) for each in source):
@@ -68,7 +68,7 @@ def _paths(source: Any) -> list[str] | None:
 
 
 def _in_memory(source: Any, columns: Columns) -> Source:
-    """A table, or chunks."""
+    """Open a table in memory, or chunks."""
     if _is_frame(source):
         return _tables().of_frame(source, columns)
     if isinstance(source, (tuple, Mapping, np.ndarray)) or not isinstance(source, Iterable):
@@ -85,7 +85,7 @@ def _is_frame(value: Any) -> bool:
     return any(
         hasattr(value, each)
         for each in ("__arrow_c_stream__", "__arrow_c_array__", "iloc", "collect_schema", "to_batches")
-    ) and (not hasattr(value, "to_numpy") or hasattr(value, "columns"))  # a column alone is none
+    ) and (not hasattr(value, "to_numpy") or hasattr(value, "columns"))  # a single column is no table
 
 
 def _tables() -> Any:
@@ -117,7 +117,7 @@ def _arrays(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence[
 
 
 def _named(role: str, value: Any) -> Named:
-    """An array, or the one that a path leads to."""
+    """Name an array, or open the one that a path leads to."""
     if value is None:
         raise TypeError(f"{role} must be an array or its path, got None")
     if isinstance(value, (str, os.PathLike)):
@@ -130,7 +130,7 @@ def _named(role: str, value: Any) -> Named:
 
 
 def _opened(text: str) -> Named:
-    """The array in a file, or in a file that holds several: FILE:NAME."""
+    """Open the array in a file, or in a file that holds several: FILE:NAME."""
     path, member = text, None
     if not os.path.exists(path) and (match := MEMBER.fullmatch(text)):
         path, member = match.group(1), match.group(2)

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, under names that a killed run leaves at most once."""
+"""Files that appear whole or not at all; killed runs leave at most one temporary file for each."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ except ImportError:  # this system has no such locks
 
 
 def temporary(path: Path) -> Path:
-    """Where a file is written before it is whole: always the same name, so that no killed run adds to the last."""
+    """Return where a file is written until it is whole: always the same name, so that killed runs leave one file."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def check(path: str | os.PathLike[str]) -> Path:
-    """The path, if a file can be put there; OSError, before anything is computed, if not."""
+    """Return the path if a file can be put there; otherwise OSError, before anything is computed."""
     with claimed(path) as checked:
         return checked
 
 
 @contextmanager
 def claimed(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """The path, checked, for this run alone until it ends; ValueError where another run has it."""
+    """Check a path and claim it for this run until it ends; ValueError if another run has it."""
     if not os.fspath(path):
         raise ValueError("cannot write '': the name of the file is empty")
     if os.fspath(path).endswith(os.sep):
@@ -56,7 +56,7 @@ def claimed(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _locked(lock: Path) -> IO[bytes] | None:
-    """The file, locked until it is closed or the process ends; None where another has it.
+    """Return the file, locked until it is closed or the process ends; None if another run has the lock.
 
     The owner removes the file before it closes it, so a lock counts only while the file has its name.
     """
@@ -98,7 +98,7 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path to write to; what lies there at the end is put in place in one step, for good."""
+    """Yield a temporary path to write to; what lies there at the end is put in place in one step, for good."""
     new = temporary(path)
     with naming(path):
         try:

@@ -35,8 +35,8 @@ from .ahead import side_by_side
 from .columns import Selection
 from .part import ERRORS, ROWS, Piece, local_identity, readable
 
-LARGE = 1 << 25  # bytes of the columns of a row group that is not read at once: several groups would be
-CHUNK = 1 << 16  # rows of a chunk, on average, that is handed on by itself
+LARGE = 1 << 25  # bytes of a row group's columns from which it is read bit by bit: several would be read at once
+CHUNK = 1 << 16  # rows: chunks of at least so many, on average, are handed on by themselves
 NO_DICTIONARY = {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"}
 BUFFER = 1 << 20  # bytes of a column of a large row group that are read from the file at once
 
@@ -64,7 +64,7 @@ class Parquet:
         self._paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The rows from a row on."""
+        """Yield the rows from a row on."""
         sizes = self._sizes(columns.roots)
         if max(sizes, default=0) > LARGE:
             pieces = self._bit_by_bit(columns, row)
@@ -80,7 +80,7 @@ class Parquet:
             raise readable(self.name, error) from error
 
     def _sizes(self, columns: list[str]) -> list[int]:
-        """The bytes of each row group: by what its encodings say, or 8 bytes a number, for they may repeat numbers."""
+        """Return the bytes of each row group by its metadata, at least 8 a number, as repeats may be stored once."""
         roots = [path if path in self.schema else path.partition(".")[0] for path in self._paths]
         places = [i for i, root in enumerate(roots) if root in columns]
         return [
@@ -94,7 +94,7 @@ class Parquet:
             yield from _as_it_lies(batch)
 
     def _bit_by_bit(self, columns: Selection, row: int) -> Iterator[Piece]:
-        """Row group after row group, of which Arrow decodes columns side by side."""
+        """Yield row group after row group, of which Arrow decodes several columns at once."""
         first, skip = self._find(row)
         groups = list(range(first, len(self._groups)))
         with self._open(columns, buffer_size=BUFFER) as file:
@@ -104,7 +104,7 @@ class Parquet:
                 skip = max(0, skip - batch.num_rows)
 
     def _beside_texts(self, columns: Selection, row: int, sizes: list[int]) -> Iterator[Piece]:
-        """Batches of Polars, beside keys of text that Arrow decodes, several runs of row groups at once."""
+        """Yield batches of Polars with keys of text that Arrow decodes, several runs of row groups at once."""
         first, skip = self._find(row)
         starts = [skip] + [0] * len(self._groups)
         calls = [partial(self._texts, columns, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
@@ -126,12 +126,12 @@ class Parquet:
         return not any(NO_DICTIONARY & set(group.column(place).encodings) for group in self._groups)
 
     def _find(self, row: int) -> tuple[int, int]:
-        """The row group that a row lies in, and how many of its rows come before."""
+        """Return the row group that a row lies in, and how many of its rows come before."""
         group = bisect_right(self._starts, row) - 1
         return group, row - self._starts[group]
 
     def _runs(self, first: int, sizes: list[int]) -> Iterator[list[int]]:
-        """Neighbouring row groups, from one on: of as many rows as a batch should have, and not large together."""
+        """Yield runs of row groups, from one on: of as many rows as a batch should have, and not large together."""
         run: list[int] = []
         rows = size = 0
         for group in range(first, len(self._groups)):
@@ -145,7 +145,7 @@ class Parquet:
 
 
 def _as_it_lies(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """The chunks of a batch, unless they are small: NumPy has to have them joined, in fresh memory."""
+    """Yield the chunks of a batch one by one unless they are small: NumPy would need a copy that joins them."""
     lengths = {tuple(column.chunk_lengths()) for column in batch.iter_columns()}
     sizes = lengths.pop()
     if lengths or batch.height < CHUNK * len(sizes):
@@ -158,7 +158,7 @@ def _as_it_lies(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
 
 
 def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[Piece]:
-    """Frames and keys of the same rows, in portions of their own: a piece ends where either does."""
+    """Join frames with the keys of the same rows, which come in other portions: a piece ends where either does."""
     keys: Texts = {}
     first = rows = 0  # of the keys: the next one, and how many there are
     for frame in frames:
@@ -167,7 +167,7 @@ def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[
             while first == rows:
                 keys, first = next(texts, {}), 0
                 if not keys:
-                    return  # and who counts the rows will notice
+                    return  # the caller counts the rows, and will notice
                 rows = min(len(column.codes) for column in keys.values())
             size = min(frame.height - done, rows - first)
             here = {name: key._replace(codes=key.codes[first : first + size]) for name, key in keys.items()}
@@ -182,7 +182,7 @@ def _piece(table: pa.Table, columns: Selection) -> Piece:
 
 
 def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
-    """Keys of text with the dictionaries that they are stored with, which become one; or with one that is made."""
+    """Encode keys of text by the dictionaries that they are stored with, joined to one, or by one that is made."""
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
     keys = texts.combine_chunks()

@@ -24,11 +24,11 @@ class Piece(NamedTuple):
     frame: pl.DataFrame
     bytes: int  # of the file that have been read up to the end of this piece, an estimate
     offset: int = 0  # where reading can go on, for a format that needs more than the number of rows
-    texts: Mapping[str, Coded] = MappingProxyType({})  # keys that the frame is without
+    texts: Mapping[str, Coded] = MappingProxyType({})  # the keys that the frame lacks
 
 
 class Part(Protocol):
-    """A file that has been opened and checked as far as its beginning and its end tell."""
+    """A file that has been opened, and checked as far as its beginning and its end allow."""
 
     name: str
     size: int  # bytes
@@ -37,27 +37,27 @@ class Part(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What tells that it is still the same file, for JSON."""
+        """The properties, for JSON, by which a later run recognises the file and its content."""
         ...
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The columns from a row on, whose offset is known where the format has one."""
+        """Yield the columns from a row on, whose offset is known where the format has one."""
         ...
 
 
 def local_identity(path: Path) -> Mapping[str, Any]:
-    """Where a file lies, its size and when it was changed."""
+    """Return where a file lies, its size and when it was changed."""
     return {"path": str(path.resolve()), **state_of(str(path))}
 
 
 def readable(name: str, error: BaseException) -> ValueError:
-    """The reason why a file cannot be read, in one line without the reader's advice."""
+    """Return an error that says why a file cannot be read, in one line without the reader's advice."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return ValueError(f"{name} cannot be read: {reason}")
 
 
 def slices(batches: Iterable[Any], columns: Selection, skip: int = 0) -> Iterator[pl.DataFrame]:
-    """What is selected of Arrow record batches, at most ROWS rows at a time, without the first `skip` rows."""
+    """Yield the selected columns of record batches, at most ROWS rows at a time, without the first `skip` rows."""
     for batch in batches:
         for start in range(skip, batch.num_rows, ROWS):
             yield columns.of(pl.DataFrame(batch.select(columns.roots).slice(start, ROWS)))

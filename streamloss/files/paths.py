@@ -1,4 +1,4 @@
-"""From what a caller names to files: a path, a pattern, a directory, a URL, or a list of them."""
+"""Find the files that a caller names by a path, a pattern, a directory, a URL, or a list of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class File(NamedTuple):
 
 
 def find(names: Iterable[str | os.PathLike[str]]) -> list[File]:
-    """The files, in the order given, and sorted within a pattern or a directory.
+    """Return the files, in the order given, and sorted within a pattern or a directory.
 
     A file that is named twice is refused: its rows would count twice.
     """
@@ -53,7 +53,7 @@ def is_url(path: str) -> bool:
 
 
 def _itself(path: str) -> str:
-    """What is the same for all names of a file; not hard links, by which stores keep equal files that count twice."""
+    """Return one name for all names of a file. Hard links are files of their own: stores use them for equal files."""
     return path if is_url(path) else os.path.realpath(path)
 
 
@@ -85,7 +85,7 @@ def _pattern(pattern: str) -> Iterator[File]:
 
 
 def state_of(path: str) -> dict[str, int]:
-    """The bytes of a file and when it was changed last; of a directory, all that is below it, too."""
+    """Return the bytes of a file and when it was changed last; of a directory, all that is below it, too."""
     states = [os.stat(each) for each in _below(path)]
     return {
         "size": sum(status.st_size for status in states),
@@ -100,7 +100,7 @@ def _below(path: str) -> Iterator[str]:
 
 
 def check_unchanged(name: str, identity: Mapping[str, Any]) -> None:
-    """Refuse a file that is not what it was, "size" and "mtime_ns"; what has been removed was read nonetheless."""
+    """Refuse a file whose "size" or "mtime_ns" has changed; one that has been removed was read nonetheless."""
     if "mtime_ns" not in identity or not os.path.lexists(identity["path"]):
         return
     now = state_of(identity["path"])
@@ -116,7 +116,7 @@ def check_regular(path: str) -> None:
 
 
 def _directory(root: str) -> Iterator[File]:
-    """The data files below a directory; hidden ones, and marks like _SUCCESS, are not data."""
+    """Yield the data files below a directory; hidden ones, and marks like _SUCCESS, are not data."""
     found: list[str] = []
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         folders[:] = sorted(each for each in folders if not each.startswith(HIDDEN) or "=" in each)
@@ -132,7 +132,7 @@ def _directory(root: str) -> Iterator[File]:
 
 
 def _keys(path: str) -> Mapping[str, str | None]:
-    """The keys of directories named key=value."""
+    """Return the keys of directories named key=value."""
     pairs = [part.split("=", 1) for part in path.split("/")[:-1] if "=" in part]
     return {unquote(key): None if value == NO_VALUE else unquote(value) for key, value in pairs if key}
 

@@ -1,4 +1,4 @@
-"""Pictures of what has been found: the running loss over the rows, or a bar for each group."""
+"""Pictures of the results: the running loss over the rows, or a bar for each group."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from .report import key_names, parts, total
 from .results import Results
 from .table import largest
 
-MOST = 40  # groups, those with the most elements
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: for all eyes
+MOST_DRAWN = 40  # groups: those with the most elements
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
 GREY, INK = "#6b6b6b", "#222222"
 SETTLED = 0.02  # of the rows: before them the loss jumps about, and would stretch the axis
 
 
 def check(path: Path) -> None:
-    """ValueError for a file that no picture can be written to."""
+    """Refuse a file that no picture can be written to, by its ending."""
     known = FigureCanvasAgg.get_supported_filetypes()
     if path.suffix.lower().lstrip(".") not in known:
         raise ValueError(f"{path}: unknown kind of picture {path.suffix!r}, expected one of .{', .'.join(known)}")
 
 
 def draw(results: Results, history: History | None, reduction: Reduction, kind: str) -> bytes:
-    """A picture of this kind ("png"): the running loss where there is one, and bars otherwise."""
+    """Draw a picture of this kind ("png"): the running loss where there is one, and bars otherwise."""
     figure = Figure(figsize=(8.0, 4.5), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
@@ -61,7 +61,7 @@ def _title(axes: Axes, title: str, subtitle: str) -> None:
 def _running(axes: Axes, results: Results, history: History) -> None:
     rows = [point.rows for point in history.points]
     low, high = math.inf, -math.inf
-    for i, name in enumerate(results.found):
+    for i, name in enumerate(results.accumulators):
         losses = [_finite(point.losses[i]) for point in history.points]
         errors = [_finite(point.errors[i], 0.0) for point in history.points]
         under = [loss - error for loss, error in zip(losses, errors, strict=True)]
@@ -127,16 +127,16 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
 
 
 def _rows(results: Results) -> tuple[list[str], dict[str, list[Accumulator]], list[int]]:
-    """The names of the rows, the accumulators of each for every bar in it, and how many elements they have."""
+    """Return the names of the rows, the accumulators of each for every bar in it, and how many elements they have."""
     first = results.first
     if not isinstance(first, GroupedAccumulator):
-        accumulators = cast(list[Accumulator], list(results.found.values()))
-        return list(results.found), {"": accumulators}, [accumulator.count for accumulator in accumulators]
-    keys = largest(first, MOST)
+        accumulators = cast(list[Accumulator], list(results.accumulators.values()))
+        return list(results.accumulators), {"": accumulators}, [accumulator.count for accumulator in accumulators]
+    keys = largest(first, MOST_DRAWN)
     if any(isinstance(part, str) for key in keys for part in parts(key)):  # names have no order of their own
         keys.sort(key=lambda key: _sortable(first[key].result()), reverse=True)
-    found = cast(dict[str, GroupedAccumulator], results.found)
-    bars = {name: [each[key] for key in keys] for name, each in found.items()}
+    grouped = cast(dict[str, GroupedAccumulator], results.accumulators)
+    bars = {name: [each[key] for key in keys] for name, each in grouped.items()}
     return [_label(key) for key in keys], bars, [first[key].count for key in keys]
 
 

@@ -36,11 +36,11 @@ class Remote:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What the server says of the file; without it, the number of rows."""
+        """The URL, the number of rows, and what the server says of the file's version."""
         return {"path": self._url, "rows": self.rows, **self._head}
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The rows from a row on."""
+        """Yield the rows from a row on."""
         numbers = {name: pl.Float64 for name in columns.numbers if self.schema[name] != pl.Boolean}
         try:
             lazy = columns.of(self._scan(numbers).slice(row))
@@ -67,7 +67,7 @@ class Remote:
 
 
 def _head(url: str) -> dict[str, str]:
-    """What a web server says of the file's version; nothing for an object store, whose readers are Polars' own."""
+    """Return a web server's headers about the file's version; none for an object store, which only Polars reads."""
     if not url.lower().startswith(("http://", "https://")):
         return {}
     request = urllib.request.Request(url, method="HEAD")

@@ -14,19 +14,19 @@ from typing import Any
 from ..accumulator import Accumulator
 from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
-from .results import Found, Results
+from .results import AnyAccumulator, Results
 
-TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')  # of JSON as Python writes it
+TEXT_OR_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')  # in JSON as Python writes it
 REDUCTIONS = tuple(reduction for reduction in Reduction if reduction is not Reduction.NONE)
 
 
-def total(found: Found) -> Accumulator:
-    """All groups together."""
-    return found.total() if isinstance(found, GroupedAccumulator) else found
+def total(accumulator: AnyAccumulator) -> Accumulator:
+    """Return the accumulator of all groups together."""
+    return accumulator.total() if isinstance(accumulator, GroupedAccumulator) else accumulator
 
 
 def key_names(results: Results) -> tuple[str, ...]:
-    """The names of the columns of keys; files that Python has saved do not know them."""
+    """Return the names of the columns of keys; files that Python has saved do not know them."""
     if results.by or not isinstance(results.first, GroupedAccumulator):
         return results.by
     width = max((len(parts(key)) for key in results.first), default=1)
@@ -34,27 +34,27 @@ def key_names(results: Results) -> tuple[str, ...]:
 
 
 def parts(key: Any) -> tuple[Any, ...]:
-    """The entries of a key, one for each column."""
+    """Return the entries of a key, one for each column."""
     return key if isinstance(key, tuple) else (key,)
 
 
 def as_json(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> str:
-    """One object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
+    """Return one object whose numbers read back as the same floats: NaN is null, and an infinity is written 1e999."""
     content: dict[str, Any] = {"loss": repr(results.first.loss)}
     names = key_names(results)
-    bodies = {name: _body(found, names, reductions) for name, found in results.found.items()}
+    bodies = {name: _body(each, names, reductions) for name, each in results.accumulators.items()}
     content |= {"predictions": bodies} if len(bodies) > 1 else next(iter(bodies.values()))
     text = json.dumps(content, default=str)
     return TEXT_OR_INFINITY.sub(lambda found: "1e999" if found[0] == "Infinity" else found[0], text)
 
 
-def _body(found: Found, names: Sequence[str], reductions: Sequence[Reduction]) -> dict[str, Any]:
-    body = _numbers(total(found), reductions)
-    if isinstance(found, GroupedAccumulator):
+def _body(accumulator: AnyAccumulator, names: Sequence[str], reductions: Sequence[Reduction]) -> dict[str, Any]:
+    body = _numbers(total(accumulator), reductions)
+    if isinstance(accumulator, GroupedAccumulator):
         body["groups"] = [
             {"key": {name: _json_key(part) for name, part in zip(names, key, strict=True)}}
             | _numbers(group, reductions)
-            for key, group in _groups(found)
+            for key, group in _groups(accumulator)
         ]
     return body
 
@@ -83,26 +83,26 @@ def _json_key(part: Any) -> Any:
 
 
 def as_csv(results: Results, reductions: Sequence[Reduction] = REDUCTIONS) -> Iterator[str]:
-    """Lines as of RFC 4180: a header, and a row for each prediction and group; floats read back as the same floats.
+    """Yield lines of RFC 4180: a header, and a row for each prediction and group; floats read back as the same floats.
 
     A missing key is an empty field, and an empty string is "".
     """
-    several = len(results.found) > 1
+    several = len(results.accumulators) > 1
     header = [*(["prediction"] if several else []), *key_names(results)]
     header += ["count", "nonzero_count", "skipped_count", "weight_sum", *map(str, reductions)]
     if results.first.stderr:
         header += [f"{reduction}_standard_error" for reduction in reductions]
     yield _line(header)
-    for name, found in results.found.items():
-        for key, accumulator in _groups(found):
+    for name, each in results.accumulators.items():
+        for key, accumulator in _groups(each):
             yield _line([*([name] if several else []), *key, *_columns(accumulator, reductions)])
 
 
-def _groups(found: Found) -> Iterator[tuple[tuple[Any, ...], Accumulator]]:
-    if isinstance(found, Accumulator):
-        yield (), found
+def _groups(accumulator: AnyAccumulator) -> Iterator[tuple[tuple[Any, ...], Accumulator]]:
+    if isinstance(accumulator, Accumulator):
+        yield (), accumulator
     else:
-        yield from ((parts(key), accumulator) for key, accumulator in found.items())
+        yield from ((parts(key), group) for key, group in accumulator.items())
 
 
 def _columns(accumulator: Accumulator, reductions: Sequence[Reduction]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""One pass over a source: what it finds, and how far it has come, change together or not at all."""
+"""One pass over a source, whose results and position change together or not at all."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Run:
         self.checkpoint: Checkpoint | None = None
         self.losses: Writer | None = None
         self.position = Position()
-        self._whole = True  # whether there is something to keep: between batches
+        self._whole = True  # whether results and position fit each other, as they do between batches
 
     def go(self, tell: Callable[[], object], name: str) -> None:
         """Read all that is left; after each batch `tell` is called."""
@@ -69,7 +69,7 @@ class Run:
                 batches.close()
 
     def _resume(self) -> bool:
-        """Take up what an earlier run has left; returns whether nothing is left to do."""
+        """Take up what an earlier run has left; return whether nothing is left to do."""
         loss, with_history = self.results.first.loss, self.history is not None
         kept = None if self.checkpoint is None else self.checkpoint.load(loss, with_history=with_history)
         if kept is not None:
@@ -97,7 +97,7 @@ class Run:
             self.history.add(self.position.rows, self._accumulators)
         if self.losses is not None:
             self._save()
-        self._whole = False  # from here on, what a checkpoint says may not be taken back
+        self._whole = False  # from here on, an interrupt may not save an earlier state
         if self.losses is not None:
             self.losses.finish()
         self._save(finished=True)
@@ -117,7 +117,7 @@ class Run:
 
     @property
     def _accumulators(self) -> list[Accumulator]:
-        return cast(list[Accumulator], list(self.results.found.values()))
+        return cast(list[Accumulator], list(self.results.accumulators.values()))
 
     def _add(self, batch: Batch) -> None:
         shape = tuple(batch.labels.shape)
@@ -139,11 +139,11 @@ class Run:
             self.losses.add(losses, batch.by)
 
     def _has_whole_rows(self, batch: Batch) -> bool:
-        """Whether entries of labels are rows; the rows of large arrays may come in parts, in the order of the file."""
+        """Whether a batch has whole rows: those of large arrays may come in parts, in the order of the file."""
         return batch.labels.ndim > 0 and batch.end.rows - self.position.rows == len(batch.labels)
 
     def _pieces(self, batch: Batch) -> Iterator[tuple[int, int]]:
-        """Where to cut a batch for the points of the running loss: the sums are exact, and do not notice."""
+        """Yield where to cut a batch for the points of the running loss; exact sums do not depend on the cuts."""
         start, rows = 0, len(batch.labels) if batch.labels.ndim else 1
         while start < rows:
             stop = rows
@@ -154,10 +154,10 @@ class Run:
 
     def _update(self, piece: Batch, start: int, losses: Array | None) -> None:
         keys = {"by": piece.by if len(piece.by) > 1 else piece.by[0]} if piece.by else {}
-        for i, (name, found) in enumerate(self.results.found.items()):
+        for i, (name, accumulator) in enumerate(self.results.accumulators.items()):
             out = None if losses is None else losses[i]
             try:
-                found.update(piece.labels, piece.predictions[i], piece.weights, out=out, **keys)
+                accumulator.update(piece.labels, piece.predictions[i], piece.weights, out=out, **keys)
             except NanFoundError as error:
                 column = name if error.argument == "predictions" else getattr(self.source.columns, error.argument)
                 index = (start + error.index[0], *error.index[1:]) if error.index else ()
@@ -176,7 +176,7 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def on_same_rows(predictions: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The predictions, NaN wherever one of them is NaN, and masked wherever one of them is."""
+    """Return the predictions, NaN wherever one of them is NaN, and masked wherever one of them is."""
     values = [np.ma.getdata(prediction) for prediction in predictions]
     omitted = reduce(np.logical_or, map(_is_nan, values))
     masked = reduce(np.logical_or, map(np.ma.getmask, predictions))

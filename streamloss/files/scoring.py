@@ -1,4 +1,4 @@
-"""The loss of what lies in files, chunk by chunk, in bounded memory."""
+"""Score files and other sources, chunk by chunk, in bounded memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Progress(NamedTuple):
     """How far a run has come."""
 
     rows: int
-    all_rows: int | None  # None where nobody knows
+    all_rows: int | None  # None if unknown
     bytes: int
     all_bytes: int | None
     results: Results  # so far
@@ -85,7 +85,7 @@ def score(
     history: History | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Accumulator | GroupedAccumulator | dict[str, Accumulator] | dict[str, GroupedAccumulator]:
-    """The loss of columns of a table, or of arrays in files, in one pass and bounded memory.
+    """Compute the loss of columns of a table, or of arrays in files, in one pass and bounded memory.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def score(
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     check_seconds(every)
     make = GroupedAccumulator if keys else Accumulator
-    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # refuses what it does not know
+    made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # checks the options
     with ExitStack() as claims:
         losses_path, checkpoint_path = (
             None if path is None else claims.enter_context(outputs.claimed(path)) for path in (losses_out, checkpoint)
@@ -167,8 +167,8 @@ def score(
             run.checkpoint = Checkpoint(checkpoint_path, _description(run, losses_path), every)
         name = _name(labels if source is None else source)
         run.go(lambda: None if progress is None else progress(_progress(run)), name)
-    found: Any = run.results.found  # all of one type
-    return found if several else run.results.first
+    accumulators: Any = run.results.accumulators  # all of one type
+    return accumulators if several else run.results.first
 
 
 def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, by: tuple[str, ...]) -> Source:
@@ -178,8 +178,8 @@ def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, 
 
 
 def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be of use; the reduction need not."""
-    columns, found = run.source.columns, run.results.first
+    """Describe what must stay the same for a checkpoint to be of use; the reduction may change."""
+    columns, first = run.source.columns, run.results.first
     if run.source.identity is None:
         raise ValueError("checkpoint: this source cannot be read again from where a run has ended; files can")
     return {
@@ -187,9 +187,9 @@ def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
         "predictions": list(columns.predictions),
         "weights": columns.weights,
         "by": list(columns.by),
-        "loss": found.loss.spec if found.loss.is_builtin else f"{found.loss!r} {found.loss.fingerprint[:16]}",
-        "nan": found.nan,
-        "stderr": found.stderr,
+        "loss": first.loss.spec if first.loss.is_builtin else f"{first.loss!r} {first.loss.fingerprint[:16]}",
+        "nan": first.nan,
+        "stderr": first.stderr,
         "losses_out": None if losses_out is None else os.path.abspath(losses_out),
         "source": run.source.identity,
     }

@@ -1,4 +1,4 @@
-"""What every reader of files returns: batches in a fixed order, and what they are called."""
+"""The interface of all readers: batches in a fixed order, and the names of their columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 class Columns(NamedTuple):
-    """What the caller wants read: columns or expressions of a table, or paths of arrays."""
+    """The columns that the caller wants read: names or expressions of a table, or paths of arrays."""
 
     labels: str
     predictions: tuple[str, ...]
@@ -41,15 +41,15 @@ class Batch(NamedTuple):
 
 
 class Source(Protocol):
-    """Files, frames or arrays, opened and checked: every refusal has happened, nothing much has been read."""
+    """Files, frames or arrays, opened and checked: every refusal has happened, and little has been read."""
 
     columns: Columns
     rows: int | None  # in all; None where counting them would mean reading the files
-    bytes: int | None  # in all; None where nobody knows
+    bytes: int | None  # in all; None if unknown
     identity: Mapping[str, Any] | None  # what a checkpoint must find unchanged, for JSON; None: cannot be read again
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The batches from a position on, always the same rows in the same order; batches may be cut differently."""
+        """Yield the batches from a position on, always the same rows in the same order, but maybe cut differently."""
         ...
 
     def check_unchanged(self) -> None:

@@ -1,4 +1,4 @@
-"""What has been found, as a table for people."""
+"""The results as a table for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .report import key_names, parts
 from .results import Results
 
 NARROWEST = 80  # columns: a number is never cut short, whatever the terminal
-MOST = 60  # groups that are shown
+MOST_SHOWN = 60  # groups: those with the most elements
 
 
 def show(results: Results, reductions: Sequence[Reduction], rate: float | None = None) -> None:
@@ -29,11 +29,11 @@ def show(results: Results, reductions: Sequence[Reduction], rate: float | None =
 
 
 def _show_reductions(results: Results, reductions: Sequence[Reduction], rate: float | None) -> None:
-    accumulators = cast(list[Accumulator], list(results.found.values()))
+    accumulators = cast(list[Accumulator], list(results.accumulators.values()))
     several = len(accumulators) > 1
     table = _table()
     table.add_column(repr(results.first.loss) if several else "")
-    for name in results.found:
+    for name in results.accumulators:
         table.add_column(Text(name if several else repr(results.first.loss)), justify="right", no_wrap=True)
     for reduction in reductions:
         table.add_row(str(reduction), *(repr(accumulator.result(reduction)) for accumulator in accumulators))
@@ -51,33 +51,33 @@ def _show_reductions(results: Results, reductions: Sequence[Reduction], rate: fl
 
 
 def _show_groups(results: Results, reduction: Reduction) -> None:
-    found = cast(dict[str, GroupedAccumulator], results.found)
-    first = next(iter(found.values()))
+    accumulators = cast(dict[str, GroupedAccumulator], results.accumulators)
+    first = next(iter(accumulators.values()))
     table = _table()
     for name in key_names(results):
         table.add_column(Text(name))
-    for name in found:
-        table.add_column(Text(str(reduction) if len(found) == 1 else name), justify="right", no_wrap=True)
+    for name in accumulators:
+        table.add_column(Text(str(reduction) if len(accumulators) == 1 else name), justify="right", no_wrap=True)
         if first.stderr:
             table.add_column("standard error", justify="right", no_wrap=True)
     table.add_column("elements", justify="right", no_wrap=True)
     table.add_column("skipped", justify="right", no_wrap=True)
-    for key in largest(first, MOST):
-        table.add_row(*map(_key, parts(key)), *_numbers([each[key] for each in found.values()], reduction))
+    for key in largest(first, MOST_SHOWN):
+        table.add_row(*map(_key, parts(key)), *_numbers([each[key] for each in accumulators.values()], reduction))
     table.add_section()
     width = len(key_names(results))
-    all_name = "all" if len(first) <= MOST else f"all {len(first):,}; the {MOST} largest are shown"
-    totals = _numbers([each.total() for each in found.values()], reduction)
+    all_name = "all" if len(first) <= MOST_SHOWN else f"all {len(first):,}; the {MOST_SHOWN} largest are shown"
+    totals = _numbers([each.total() for each in accumulators.values()], reduction)
     table.add_row(all_name, *[""] * (width - 1), *totals)
-    what = f"{first.loss!r}" if len(found) == 1 else f"{first.loss!r}, {reduction}"
+    what = f"{first.loss!r}" if len(accumulators) == 1 else f"{first.loss!r}, {reduction}"
     _print(Text(what, style="bold"), table)
 
 
-def largest(found: GroupedAccumulator, most: int) -> list[Any]:
-    """The keys of the groups with the most elements, in the order of keys."""
-    if len(found) <= most:
-        return list(found)
-    chosen = heapq.nlargest(most, ((group.count, -i, key) for i, (key, group) in enumerate(found.items())))
+def largest(groups: GroupedAccumulator, most: int) -> list[Any]:
+    """Return the keys of the groups with the most elements, in the order of keys."""
+    if len(groups) <= most:
+        return list(groups)
+    chosen = heapq.nlargest(most, ((group.count, -i, key) for i, (key, group) in enumerate(groups.items())))
     return [key for _, _, key in sorted(chosen, key=lambda each: -each[1])]
 
 

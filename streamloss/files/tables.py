@@ -31,7 +31,7 @@ class Opened(NamedTuple):
 
 
 class Table:
-    """Columns of files."""
+    """The wanted columns of several files."""
 
     def __init__(self, columns: Columns, files: Sequence[Opened]) -> None:
         self.columns, self._files = columns, files
@@ -43,7 +43,7 @@ class Table:
         }
 
     def batches(self, start: Position) -> Iterator[Batch]:
-        """The rows as float32 or float64, null as NaN, read ahead where they come from files."""
+        """Yield the rows as float32 or float64, null as NaN, read ahead where they come from files."""
         batches = self._batches(start)
         if any(isinstance(part, frames.Frames) for part, _ in self._files):
             return batches
@@ -60,7 +60,7 @@ class Table:
         before = sum(part.size for part, _ in self._files[: start.file])
         row, offset = start.row, start.offset
         for i, (part, selection) in enumerate(self._files[start.file :], start.file):
-            held: Batch | None = None  # until it is known whether it ends the file
+            held: Batch | None = None  # the last batch, until it is known whether it ends the file
             for piece in part.pieces(selection, row, offset) if part.rows != 0 else ():
                 if held is not None:
                     yield held
@@ -87,7 +87,7 @@ class Table:
 
 
 def read(names: Sequence[str], columns: Columns) -> Table:
-    """The columns of files, directories, patterns or URLs, checked."""
+    """Open files, directories, patterns or URLs, and check their columns."""
     files = find(names)
     types = _key_types(files)
     opened: list[Opened] = []
@@ -107,12 +107,12 @@ def read(names: Sequence[str], columns: Columns) -> Table:
 
 
 def of_frame(frame: Any, columns: Columns) -> Table:
-    """The columns of a table in memory, checked."""
+    """Open a table in memory, and check its columns."""
     return _of_part(frames.open_frame(frame), columns)
 
 
 def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
-    """The columns of tables that a program makes one after the other."""
+    """Open tables that a program makes one after the other."""
     return _of_part(frames.Frames(frames.open_frame(first), others), columns)
 
 
@@ -132,7 +132,7 @@ def _open(path: str) -> Part:
 
 
 def _found(columns: Columns, schema: pl.Schema, part: Part) -> list[columns_of.Column]:
-    """The columns in a file; the types in one without rows mean nothing: whoever wrote it saw no values."""
+    """Find the columns in a file. In one without rows, types mean nothing: whoever wrote it saw no values."""
     if part.rows == 0 and not schema:  # no lines of JSON
         return []
     repeated = getattr(part, "repeated", ())
@@ -162,7 +162,7 @@ def _coded(coder: Coder, keys: pl.Series, text: str, name: str) -> Any:
 
 
 def _key_types(files: Iterable[File]) -> dict[str, Any]:
-    """A key of directories is a whole number if it is one in all of them, and otherwise text."""
+    """Return the types of directories' keys: whole numbers if they are that in all directories, otherwise text."""
     values: dict[str, list[str]] = {}
     for file in files:
         for name, value in file.keys.items():
@@ -171,7 +171,7 @@ def _key_types(files: Iterable[File]) -> dict[str, Any]:
 
 
 def _is_whole(value: str) -> bool:
-    """Whether it is written as a number is: 01 and --1 are text."""
+    """Whether it is written as numbers are: 01 and --1 are text."""
     return re.fullmatch("0|-?[1-9][0-9]{0,17}", value) is not None
 
 

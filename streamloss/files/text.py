@@ -1,9 +1,9 @@
 """Files of lines, compressed or not: cut into blocks of whole records, which Polars parses.
 
-A block at a time, because that knows the byte and the line where it is, and goes on from a byte instead of from the
-beginning. It takes a tenth more processor time than Polars by itself, for copying what is read and for parsing that is
-cut more finely. Several blocks are parsed side by side: 10 M rows of two numbers in CSV, 151 MB, two cores, seconds
-with so many at once:
+Reading by blocks, a reader knows the byte and the line where it is, and can go on from a byte instead of from the
+beginning. That takes a tenth more processor time than Polars by itself, for copying what is read and for parsing in
+smaller parts. Several blocks are parsed at once; for 10 M rows of two numbers in CSV, 151 MB, on two cores, seconds by
+the number of blocks:
 
 ====  ====  ====  ====  ============
 2     3     4     6     Polars alone
@@ -29,11 +29,11 @@ from .columns import Selection, named, wanted
 from .part import ERRORS, Piece, local_identity, readable
 from .source import Columns
 
-BLOCK = 1 << 22  # bytes, which caches hold: of 8 MB reading takes twice as long
-LONGEST = 1 << 28  # bytes of a record: what is longer is no text of this kind
-AT_ONCE = 3  # blocks for each thread that are parsed side by side: parsing one keeps no core busy all the time
-MOST_AT_ONCE = 16  # blocks, of about 10 MB with what is made of them
-SAMPLE = 1 << 20  # bytes at the beginning, which tell the types
+BLOCK = 1 << 22  # bytes, so that caches hold a block: with 8 MB, reading takes twice as long
+LONGEST = 1 << 28  # bytes of a record: a file with longer ones is not of these formats, and refused
+AT_ONCE = 3  # blocks that are parsed at once, for each thread: parsing one does not keep a core busy all the time
+MOST_AT_ONCE = 16  # blocks that are parsed at once, in all: each takes about 10 MB, its frame included
+SAMPLE = 1 << 20  # bytes at the beginning, from which types are inferred
 COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 WHOLE = 2**53  # from here on, a float64 may stand for several whole numbers
 
@@ -46,7 +46,7 @@ Parse: TypeAlias = Callable[[bytes], Any]
 class Block(NamedTuple):
     """Whole records of a file."""
 
-    data: bytes  # below the header of the file, if it has one
+    data: bytes  # the header of the file, if it has one, and below it the records
     offset: int  # of its end, in the decompressed text
     bytes: int  # of the file, compressed or not, that have been read
 
@@ -57,7 +57,7 @@ class Text(ABC):
     schema: pl.Schema
     rows: int | None = None
     repeated: Collection[str] = ()  # names that several columns have
-    _header = b""  # what stands before the first record and is needed to parse any
+    _header = b""  # the bytes before the first record, which are needed to parse any record
 
     def __init__(self, path: Path) -> None:
         self.name, self._path = str(path), path
@@ -67,14 +67,14 @@ class Text(ABC):
 
     @abstractmethod
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
-        """The records, below the header; of the types that Polars finds, if the schema is None."""
+        """Scan a header and records below it; Polars infers the types if the schema is None."""
 
     @abstractmethod
     def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
-        """What makes the selected columns of records below the header; threads call it side by side."""
+        """Return the function that parses a header and records into the selected columns; threads call it at once."""
 
     def prepare(self, columns: Columns) -> None:
-        """Settle what depends on the use of the columns: where numbers are wanted, text is refused with its line."""
+        """Settle what depends on the use of the columns: text in place of numbers is refused, with its line."""
         for role, name in wanted(columns):
             if role != "by" and self.schema.get(name) == pl.String:
                 self._check_numbers(role, name)
@@ -85,7 +85,7 @@ class Text(ABC):
         self._checked(sample, lambda data: self._scan(data, schema).select(named(name)).collect())
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
-        """The records from an offset on."""
+        """Yield the records from an offset on."""
         numbers = columns.numbers
         types = pl.Schema({name: _type(dtype, name in numbers) for name, dtype in self.schema.items()})
         inner = self._parser(columns, types)
@@ -116,7 +116,7 @@ class Text(ABC):
     # ------------------------------------------------------------------------------------------- bytes
 
     def _blocks(self, offset: int, size: int, header: bytes = b"") -> Iterator[Block]:
-        """Blocks of about `size` bytes from an offset on; the last record may lack its end of line."""
+        """Yield blocks of about `size` bytes from an offset on; the last record may lack its end of line."""
         rest = b""
         with self._path.open("rb", buffering=0) as file:
             stream: Any = None
@@ -129,7 +129,7 @@ class Text(ABC):
                 end = self._end(data, rest)
                 if end or (rest and not data):
                     offset += len(rest) + end
-                    block = b"".join((header, rest, memoryview(data)[:end]))  # the one copy of what has been read
+                    block = b"".join((header, rest, memoryview(data)[:end]))  # the only copy of what has been read
                     yield Block(block, offset, file.tell() if self._compression else offset)
                     rest = data[end:]
                 else:
@@ -153,15 +153,15 @@ class Text(ABC):
         return stream
 
     def _end(self, data: bytes, before: bytes = b"") -> int:
-        """The end of the last whole record, which may begin in `before`; 0 if there is none."""
+        """Return the end of the last whole record, which may begin in `before`; 0 if there is none."""
         return data.rfind(b"\n") + 1
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
-        """The end of the first record that begins at `start` or later; of the data, if it never ends."""
+        """Return the end of the first record that begins at `start` or later; of the data, if it never ends."""
         return data.find(b"\n", start) + 1 or len(data)
 
     def _line(self, offset: int) -> int:
-        """The number of the line that begins at an offset."""
+        """Return the number of the line that begins at an offset."""
         line, at = 1, 0
         for block in self._blocks(0, BLOCK):
             at = block.offset - len(block.data)
@@ -179,7 +179,7 @@ class Text(ABC):
             raise self._blame(sample, parse, error) from error
 
     def _blame(self, block: Block, parse: Parse, error: BaseException) -> ValueError:
-        """The error for the first record of the block that cannot be parsed, found by halving."""
+        """Return the error for the first record of the block that cannot be parsed, found by halving."""
         data = block.data[len(self._header) :]
         offset = block.offset - len(data)
         while True:
@@ -194,12 +194,12 @@ class Text(ABC):
         return readable(f"line {self._line(offset)} of {self.name}", self._reason(data, error))
 
     def _reason(self, record: bytes, error: BaseException) -> BaseException:
-        """Why a record cannot be parsed, where a format knows better than its parser."""
+        """Return why a record cannot be parsed, where a format knows better than its parser."""
         return error
 
 
 def _type(dtype: Any, number: bool) -> Any:
-    """The type to parse a column as: whole numbers at the beginning say nothing about what follows."""
+    """Return the type to parse a column as: whole numbers at the beginning say nothing about what follows."""
     if number and (dtype.is_numeric() or dtype == pl.Null):
         return pl.Float64()
     return pl.String() if dtype == pl.Null else dtype

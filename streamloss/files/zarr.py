@@ -14,7 +14,7 @@ from .members import chosen
 
 
 def open_array(path: Path, member: str | None) -> Any:
-    """An array of the store, or the store if it is one array."""
+    """Open an array of the store, or the store if it is one array."""
     try:
         store = zarr.open(path, mode="r")
     except Exception as error:  # damaged metadata can raise anything
