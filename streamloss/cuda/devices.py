@@ -12,7 +12,7 @@ import numpy as np
 
 from ..exact import COUNTS, DIGIT_BITS, DIGIT_MASK, FIRST_DIGIT, SUM_WORDS, Words, combine
 from ..losses import Loss
-from . import compiling, elements, kernels
+from . import compiling, elements, kernels, slots
 from .elements import SLOTS, Form
 
 driver: Any
@@ -207,7 +207,7 @@ class Partial:
     def carry(self, stream: int) -> None:
         """Queue the kernel that makes the digits small again."""
         sums = (self.words - COUNTS) // SUM_WORDS
-        carry = self.device.other(kernels.carry_slots, compiling.CARRY)
+        carry = self.device.other(slots.carry_slots, compiling.CARRY)
         blocks = min(-(-SLOTS * sums // elements.THREADS), carry.blocks)
         carry.launch(blocks, stream, (*self.array(), sums))
         self._uncarried = 1
@@ -218,7 +218,7 @@ class Partial:
             self.carry(stream)
             other.carry(stream)
         size = SLOTS * self.words
-        move = self.device.other(kernels.move_words, compiling.MOVE)
+        move = self.device.other(slots.move_words, compiling.MOVE)
         blocks = min(-(-size // elements.THREADS), move.blocks)
         move.launch(blocks, stream, (*self.array(), *other.array(), size))
         other._uncarried += self._uncarried

@@ -11,7 +11,7 @@ from numba import cuda, float64, uint64
 from numba.core import config
 
 from .._jit import FLAGS
-from ..exact import STATE_WORDS, TERM_SQUARES, TERMS
+from ..exact import STATE_WORDS, SUM_WORDS, TERM_SQUARES, TERMS
 from ..formulas import form_of
 from ..losses import Loss
 from .numerics import from_bfloat16, from_float16, place, product
@@ -77,11 +77,6 @@ class Form(NamedTuple):
         if self.squares:
             return 3 if self.weights == "" and not self.grouped else 6
         return 1 if self.weights in ("", "1") and not self.grouped else 2
-
-    @property
-    def start(self) -> int:
-        """Where the first of the sums begins that the kernel adds to; they stand side by side."""
-        return TERM_SQUARES if self.squares else TERMS
 
 
 def locator(form: Form) -> Any:
@@ -155,7 +150,8 @@ def reader(form: Form, formula: Any) -> Any:
             out[at(position, shape, strides)] = term
 
     @device
-    def read(operands: Any, geometry: Any, parameters: Any, position: int) -> Any:
+    def read(chunk: Any, position: int) -> Any:
+        operands, geometry, parameters = chunk
         labels, predictions, weights, mask, out = operands
         shape, label_strides, prediction_strides, weight_strides, mask_strides, out_strides = geometry
         label = to_label(labels[at(position, shape, label_strides)])
@@ -177,3 +173,15 @@ def summands(form: Form) -> Any:
     if form.sums == 3:
         return device(lambda term, weight: (*product(term, term), term))
     return device(lambda term, weight: product(term, term) + product(term, weight) + product(weight, weight))
+
+
+def sum_locator(form: Form) -> Any:
+    """Return a function that finds the sum to which one of those numbers goes, in a state that begins at a word."""
+    first = TERM_SQUARES if form.squares else TERMS
+    per_sum = 2 if form.squares else 1
+
+    @device
+    def place_of(state: int, number: int) -> int:
+        return state + first + number // per_sum * SUM_WORDS
+
+    return place_of
