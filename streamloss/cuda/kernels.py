@@ -41,7 +41,7 @@ from .numerics import (
     parts_of_integer,
     window_for,
 )
-from .shares import COUNTED, TALLY, rows_of, share_cutter, stasher, surveyor, thread_starter
+from .shares import COUNTED, TALLY, clearer, rows_of, share_cutter, stasher, surveyor
 
 # ------------------------------------------------------------------------------------------------ adding to memory
 
@@ -198,8 +198,8 @@ def share_adder(form: Form, formula: Any) -> Any:
     return add_share
 
 
-def thread_settler(form: Form) -> tuple[Any, Any]:
-    """Return two functions that move a thread's tallies of one sum to the state; the second then changes its window."""
+def thread_settler(form: Form) -> Any:
+    """Return a function that moves a thread's tallies of one sum to the state."""
     place_of = sum_locator(form)
 
     @device
@@ -209,13 +209,7 @@ def thread_settler(form: Form) -> tuple[Any, Any]:
             add_parts(words, place_of(slot, s), parts)
             tallies[TALLY * s + i] = 0
 
-    @device
-    def change_window(s: int, top: int, windows: Any, cuts: Any, tallies: Any, words: Any, slot: int) -> None:
-        settle_sum(s, windows, tallies, words, slot)
-        windows[s] = window_for(top)
-        cuts[2 * s], cuts[2 * s + 1] = constants(windows[s])
-
-    return settle_sum, change_window
+    return settle_sum
 
 
 # ------------------------------------------------------------------------------------------------ the kernels
@@ -224,7 +218,7 @@ def thread_settler(form: Form) -> tuple[Any, Any]:
 def kernel(form: Form, formula: Any) -> Callable[..., None]:
     """Return a kernel as a Python function, to be compiled or simulated; `formula` is compiled already."""
     survey, cut_share, add_share = surveyor(form, formula), share_cutter(form, formula), share_adder(form, formula)
-    start, stash, settle_sum, change_window = thread_starter(form), stasher(form), *thread_settler(form)
+    clear, stash, settle_sum = clearer(form), stasher(form), thread_settler(form)
     choose_windows, settle_block = window_chooser(form), block_settler(form)
     threads, share, tile, sums, state_words = form.threads, form.share, form.tile, form.sums, form.words
     pairs, tally_rows, room, lane_room = 2 * sums, TALLY * sums, rows_of(form) * threads, rows_of(form) * LANES
@@ -246,7 +240,10 @@ def kernel(form: Form, formula: Any) -> Callable[..., None]:
 
         survey(chunk, first, min(max((size - first + threads - 1) // threads, 0), share), tops)
         choose_windows(tops, shared, lanes, common)
-        start(common, windows, cuts, tallies, totals)
+        clear(tallies, totals)
+        for s in range(sums):
+            windows[s] = common[s]
+            cuts[2 * s], cuts[2 * s + 1] = constants(windows[s])
         own = missed = False
         for begin in range(first, size, cuda.gridDim.x * tile):
             count = min((size - begin + threads - 1) // threads, share)
@@ -264,7 +261,9 @@ def kernel(form: Form, formula: Any) -> Callable[..., None]:
             if missed:
                 for s in range(sums):
                     if misfit(windows[s], tops[s]):
-                        change_window(s, tops[s], windows, cuts, tallies, words, slot)
+                        settle_sum(s, windows, tallies, words, slot)
+                        windows[s] = window_for(tops[s])
+                        cuts[2 * s], cuts[2 * s + 1] = constants(windows[s])
                         own = True
             missed = True
         if own:

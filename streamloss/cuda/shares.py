@@ -9,7 +9,7 @@ from typing import Any
 
 from ..exact import DIGIT_BITS, DIGIT_MASK
 from .elements import Form, device, reader, summands
-from .numerics import constants, cut, magnitude, plus
+from .numerics import cut, magnitude, plus
 
 TALLY = 4  # words of a sum: the upper parts and the lower parts of terms, each in two so that many fit
 COUNTED = 3  # counts of a share: elements that are kept, those of them with a weight other than 0, and skipped ones
@@ -70,21 +70,18 @@ def share_cutter(form: Form, formula: Any) -> Any:
     return cut_share
 
 
-def thread_starter(form: Form) -> Any:
-    """Return a function that gives a thread the windows of its block, the constants for them, and empty tallies."""
-    sums, tally_rows = form.sums, TALLY * form.sums
+def clearer(form: Form) -> Any:
+    """Return a function that sets a thread's tallies and counts to zero."""
+    tally_rows = TALLY * form.sums
 
     @device
-    def start(common: Any, windows: Any, cuts: Any, tallies: Any, totals: Any) -> None:
-        for s in range(sums):
-            windows[s] = common[s]
-            cuts[2 * s], cuts[2 * s + 1] = constants(windows[s])
+    def clear(tallies: Any, totals: Any) -> None:
         for i in range(tally_rows):
             tallies[i] = 0
         for i in range(COUNTED):
             totals[i] = 0
 
-    return start
+    return clear
 
 
 def stasher(form: Form) -> Any:
