@@ -19,11 +19,8 @@ from ..intrinsics import VECTOR
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver
-from .elements import SLOTS
-from .groups import added as added_by_groups
-from .groups import on_host
-from .updates import Operands, Partials, add_to, alone, checked, find_nan, launch
-from .views import View, empty_like
+from .updates import Operands, Partials, launch
+from .views import View
 
 PIECE = 1 << 18  # elements
 ROOM = PIECE * (4 * 8 + 1) + 64  # bytes: labels, predictions, weights, out and mask
@@ -179,18 +176,3 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         partial = Partial(staging.device, words)
         staging.send(loss, chunk, cut(chunk), True, partial)
         return partial.fetch()
-
-
-__all__ = [
-    "SLOTS",
-    "Partials",
-    "add_staged",
-    "add_to",
-    "added_by_groups",
-    "alone",
-    "alone_staged",
-    "checked",
-    "empty_like",
-    "find_nan",
-    "on_host",
-]
