@@ -227,13 +227,13 @@ def kernel(form: Form, formula: Any) -> Callable[..., None]:
         shared = cuda.shared.array(room, np.int64)
         lanes = cuda.shared.array(lane_room, np.int64)
         common = cuda.shared.array(sums, np.int64)  # the windows of the block
-        windows = cuda.local.array(sums, np.int64)  # of the thread
-        cuts = cuda.local.array(pairs, np.float64)
+        windows = cuda.local.array(sums, np.int64)  # those of the thread
+        cuts = cuda.local.array(pairs, np.float64)  # two constants for each window
         tallies = cuda.local.array(tally_rows, np.int64)
         totals = cuda.local.array(COUNTED, np.int64)
-        found = cuda.local.array(pairs, np.int64)
+        found = cuda.local.array(pairs, np.int64)  # the upper and lower parts of a share, for each sum
         counts = cuda.local.array(COUNTED, np.int64)
-        tops = cuda.local.array(sums, np.int64)
+        tops = cuda.local.array(sums, np.int64)  # the largest magnitudes of a share
         chunk = operands, geometry, parameters
         slot = cuda.blockIdx.x % SLOTS * state_words
         first = origin + cuda.blockIdx.x * tile + cuda.threadIdx.x
