@@ -181,7 +181,7 @@ def summands(form: Form) -> Any:
 
 
 def sum_locator(form: Form) -> Any:
-    """Return a function that finds where the sum for one of the `summands` begins, in a state that begins at `state`."""
+    """Return a function that finds where the sum for one of the `summands` begins in the state at `state`."""
     first = TERM_SQUARES if form.squares else TERMS
     per_sum = 2 if form.squares else 1
 
