@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from . import arrays, cpu, exact, html, stored
 from .chunks import Chunk
+from .cuda import backend, ordinal
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
 from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
@@ -528,17 +528,7 @@ def checked_device(device: str) -> int | None:
         return None
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise ValueError(f"device must be 'auto', 'cuda' or 'cuda:N', got {device!r}")
-    from . import cuda
-
-    return cuda.ordinal(device)
-
-
-@cache
-def backend() -> Any:
-    """Return the module that adds chunks on devices, imported when needed; RuntimeError without a device."""
-    from . import cuda
-
-    return cuda.backend()
+    return ordinal(device)
 
 
 def _unpickle(cls: type[Accumulator], loss: Loss, reduction: str, nan: NanPolicy, state: bytes) -> Accumulator:

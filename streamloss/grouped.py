@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays, exact, grouping, html, keys, stored
-from .accumulator import Accumulator, backend
+from .accumulator import Accumulator
+from .cuda import backend
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, Words
 from .keys import Key
 from .losses import PRECOMPUTED, Formula, Loss

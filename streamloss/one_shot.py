@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import arrays
-from .accumulator import Accumulator, backend
+from .accumulator import Accumulator
+from .cuda import backend
 from .reduction import Reduction, as_reduction
 
 

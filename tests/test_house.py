@@ -14,14 +14,15 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_cached", "_parts", "_threads", "durable", "html", "intrinsics"},
+    {"_cached", "_parts", "_threads", "cuda", "durable", "html", "intrinsics"},
     {"_jit"},
     {"elementary", "exact", "chunks", "losses", "operands"},
     {"arrays", "blocks", "formulas", "reduction"},
     {"entries", "keys", "squares", "stored", "weights"},
     {"cpu", "cuda.numerics"},
     {"cuda.elements", "grouping", "mergeable"},
-    {"accumulator", "cuda.kernels"},
+    {"accumulator", "cuda.shares", "cuda.slots"},
+    {"cuda.kernels"},
     {"cuda.compiling", "grouped", "warm"},
     {"cuda.driver", "cuda.simulator"},
     {"cuda.devices"},
@@ -29,7 +30,7 @@ LAYERS = [
     {"cuda.updates"},
     {"cuda.groups"},
     {"cuda.staged"},
-    {"cuda"},
+    {"cuda.interface"},
     {
         "one_shot",
         "gradients",
@@ -74,7 +75,7 @@ LATE = {  # what loads optional packages
 }
 LATE |= {("formulas", "elementary")}  # logarithms and exponentials, for losses that have them
 # The CUDA backend, with the first device array, and in it the driver, when there is one.
-LATE |= {("accumulator", "cuda"), ("cuda", "cuda.driver"), ("cuda", "cuda.devices"), ("cuda", "cuda.staged")}
+LATE |= {("cuda", "cuda.driver"), ("cuda", "cuda.devices"), ("cuda", "cuda.interface")}
 OPTIONAL = [
     "polars",
     "click",

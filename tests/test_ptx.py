@@ -15,7 +15,7 @@ from streamloss.losses import LOSSES
 
 compiling = pytest.importorskip("streamloss.cuda.compiling", reason="needs numba-cuda", exc_type=ImportError)
 
-from streamloss.cuda import elements, kernels  # noqa: E402
+from streamloss.cuda import elements, kernels, slots  # noqa: E402
 from streamloss.cuda.elements import Form  # noqa: E402
 
 pytestmark = pytest.mark.ptx
@@ -95,7 +95,7 @@ def test_no_operation_is_fused_and_nothing_is_spilled(loss, name, capability):
 @pytest.mark.parametrize("name", ["carry_slots", "move_words"])
 def test_the_kernels_of_words_have_no_floats(name, capability):
     signature = {"carry_slots": compiling.CARRY, "move_words": compiling.MOVE}[name]
-    text = compiling.library(getattr(kernels, name), signature, capability, elements.THREADS).get_asm_str(cc=capability)
+    text = compiling.library(getattr(slots, name), signature, capability, elements.THREADS).get_asm_str(cc=capability)
     assert not arithmetic(text)
     assert not re.search(r"\b(ld|st)\.local|__local_depot", text)
     assert re.search(r"(atom|red)\.(relaxed\.sys\.)?(global\.)?(relaxed\.\w+\.)?add\.u64", text)

@@ -1,6 +1,6 @@
 """The CUDA backend: the same state and the same bits as on the CPU, for arrays on a device, without waiting for it.
 
-Nothing here is imported before the first device array arrives or `device="cuda"` is asked for.
+Nothing but this file is imported before the first device array arrives or `device="cuda"` is asked for.
 """
 
 from __future__ import annotations
@@ -61,9 +61,10 @@ def ordinal(device: str) -> int:
     return number
 
 
+@cache
 def backend() -> Any:
-    """The module that adds chunks on devices; RuntimeError without one."""
+    """Return the module `interface`, imported when it is needed; RuntimeError without a device."""
     check()
-    from . import staged
+    from . import interface
 
-    return staged
+    return interface

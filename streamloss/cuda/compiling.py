@@ -42,7 +42,7 @@ def _operand(code: str) -> Any:
 
 
 def signature(form: Form, parameters: int) -> tuple[Any, ...]:
-    """The types of a kernel's arguments: operands, geometry, parameters, first element, end, words.
+    """Return the types of a kernel's arguments: operands, geometry, parameters, first element, end, words.
 
     Where elements have groups their codes are one more operand, and the numbers of groups and of copies come last.
     """
@@ -60,7 +60,7 @@ MOVE = (WORDS, WORDS, types.int64)
 
 
 def library(function: Callable[..., None], arguments: tuple[Any, ...], cc: tuple[int, int], threads: int) -> Any:
-    """What Numba makes of a kernel for a compute capability: `get_asm_str` is its PTX, `get_cubin` its machine code."""
+    """Compile a kernel; of the result, `get_asm_str` returns the PTX and `get_cubin` the machine code."""
     from numba.cuda.compiler import compile_cuda, kernel_fixup
     from numba.cuda.cudadrv.nvvm import set_launch_bounds
 
@@ -73,13 +73,13 @@ def library(function: Callable[..., None], arguments: tuple[Any, ...], cc: tuple
 
 
 def machine_code(library: Any, cc: tuple[int, int]) -> bytes:
-    """What a device of this compute capability executes."""
+    """Return the machine code for devices of a compute capability."""
     code = library.get_cubin(cc=cc)
     return bytes(getattr(code, "code", code))
 
 
 def layout(signature: tuple[Any, ...]) -> str:
-    """How a kernel takes its arguments, for `struct`: words of 8 bytes, seven for an array."""
+    """Return the format of a kernel's arguments, for `struct`: words of 8 bytes, seven for an array."""
     return "".join(
         layout(tuple(argument.types)) if isinstance(argument, types.BaseTuple) else _word(argument)
         for argument in signature
@@ -93,5 +93,5 @@ def _word(argument: Any) -> str:
 
 
 def array(address: int, itemsize: int, size: int) -> tuple[int, ...]:
-    """The words of an array: no owner, size, size of an item, address, shape, stride."""
+    """Return the words of an array: no owner (two words), size, size of an item, address, shape, stride."""
     return 0, 0, size, itemsize, address, size, itemsize

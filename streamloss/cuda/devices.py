@@ -12,7 +12,7 @@ import numpy as np
 
 from ..exact import COUNTS, DIGIT_BITS, DIGIT_MASK, FIRST_DIGIT, SUM_WORDS, Words, combine
 from ..losses import Loss
-from . import compiling, elements, kernels
+from . import compiling, elements, kernels, slots
 from .elements import SLOTS, Form
 
 driver: Any
@@ -25,12 +25,13 @@ else:
 
     driver = cuda_driver
 
-# An element adds less than 2**33 to a digit of its slot, in the worst case: one that is added by itself, and makes its
-# thread change the window. A digit may be just carried on one stream, and yet get all that others have queued before.
-MOST = (1 << 27) * SLOTS  # elements of one launch
-CARRY_AFTER = 1 << 28  # elements in a slot
-MOST_DIRTY = 256  # states of accumulators that are gone, for which nobody has waited: a new one takes fresh memory
-BLOCK_ADDS = 64  # what a block adds to a digit beside its elements, in elements
+# A slot's digit must stay below 2**63. An element adds less than 2**33 to it: up to 2**32 if it is added by itself,
+# and its part of what a thread settles when it changes a window. So 2**30 elements fit between two carries. A quarter
+# of them is used: a carry follows its own stream alone; what others have queued before may be added after it.
+CARRY_AFTER = 1 << 28  # elements in a slot since it was carried
+MOST = (1 << 27) * SLOTS  # elements of one launch; of them, 64 blocks or more add at most CARRY_AFTER to a slot
+BLOCK_ADDS = 64  # a block's own totals: at most as much as so many elements, for each digit
+MOST_DIRTY = 256  # states of accumulators that are gone: with fewer, a new one takes fresh memory and need not wait
 
 
 class Device:
@@ -47,7 +48,7 @@ class Device:
         self._lock = threading.RLock()
 
     def sums(self, form: Form, loss: Loss) -> Any:
-        """The kernel that adds chunks of this form; TypeError if the loss cannot be compiled."""
+        """Return the kernel that adds chunks of this form; TypeError if the loss cannot be compiled."""
         key = form, loss.fingerprint
         function = self._functions.get(key)
         if function is None:
@@ -67,7 +68,7 @@ class Device:
         return function
 
     def other(self, source: Any, signature: tuple[Any, ...]) -> Any:
-        """One of the kernels that know of no loss."""
+        """Return one of the kernels in `slots`, compiled for this device."""
         function = self._functions.get(source)
         if function is None:
             with self._lock:
@@ -75,7 +76,7 @@ class Device:
         return function
 
     def take(self, words: int) -> int:
-        """The address of states of so many words, all zero, one for each slot."""
+        """Return the address of SLOTS states of so many words, all zero."""
         with self._lock:
             spare = self._spare.setdefault(words, [])
             if not spare and len(self._dirty) >= MOST_DIRTY:
@@ -89,12 +90,12 @@ class Device:
             return spare.pop()
 
     def gone(self) -> list[tuple[int, int]]:
-        """States of accumulators that are gone, to be cleared when all that is queued by now is done."""
+        """Return states of accumulators that are gone, to be cleared when all that is queued by now is done."""
         with self._lock:
             return [self._dirty.popleft() for _ in range(len(self._dirty))]
 
     def clear(self, gone: list[tuple[int, int]]) -> None:
-        """Make states that no kernel adds to any more those of nobody."""
+        """Set states to zero, and keep them for `take`; no kernel may still be adding to them."""
         if gone:
             driver.clear([(address, 8 * SLOTS * words) for address, words in gone])
         for address, words in gone:
@@ -106,7 +107,7 @@ class Device:
 
     @property
     def nothing(self) -> int:
-        """The address of zeros that nobody changes."""
+        """The address of zeros, for all to read."""
         return _nothing(self)
 
     def keep(self, owner: Any, stream: int) -> None:
@@ -117,7 +118,7 @@ class Device:
         self.let_go()
 
     def let_go(self) -> None:
-        """Give up the objects that the device has done with."""
+        """Give up the objects that `keep` keeps and the device has done with."""
         with self._lock:
             while self._kept and self._kept[0][0].is_done():
                 self._kept.popleft()
@@ -125,7 +126,7 @@ class Device:
 
 @cache
 def of(ordinal: int) -> Device:
-    """The device of that number."""
+    """Return the device of that number, always the same object."""
     return Device(ordinal)
 
 
@@ -149,7 +150,7 @@ class Launch(NamedTuple):
 def launches(
     device: Device, form: Form, loss: Loss, arguments: list[Any], places: list[int], size: int
 ) -> list[Launch]:
-    """The launches for all elements of a chunk: one, unless there are thousands of millions."""
+    """Return the launches that together add all elements of a chunk: one, unless there are more than MOST."""
     function = device.sums(form, loss)
     result = []
     for first in range(0, size, MOST):
@@ -165,7 +166,7 @@ def launches(
 
 
 def filled(arguments: list[Any], places: list[int], operands: Sequence[Any]) -> list[Any]:
-    """A copy of a launch's arguments with the addresses, or values, of operands."""
+    """Return a copy of a launch's arguments, with the addresses, or values, of operands put in."""
     result = arguments.copy()
     for operand, place in zip(operands, places, strict=True):
         if isinstance(operand, tuple):
@@ -176,9 +177,9 @@ def filled(arguments: list[Any], places: list[int], operands: Sequence[Any]) -> 
 
 
 class Partial:
-    """What an accumulator has seen on one device: copies of its state, to which kernels add.
+    """The state of an accumulator on one device: SLOTS states to which kernels add, and whose sum it is.
 
-    They are memory of the device's own, unless the address of `memory` is given: SLOTS states, all zero.
+    Their memory comes from the device's `take`, unless the address `memory` is given, where all are zero.
     """
 
     def __init__(self, device: Device, words: int, memory: int | None = None) -> None:
@@ -192,7 +193,7 @@ class Partial:
             self.device.give_back(self.address, self.words)
 
     def array(self) -> tuple[int, ...]:
-        """The words of a kernel's argument."""
+        """Return the words of the array of these states, as an argument of a kernel."""
         return compiling.array(self.address, 8, SLOTS * self.words)
 
     def queue(self, launch: Launch, operands: Sequence[Any], stream: int) -> None:
@@ -207,7 +208,7 @@ class Partial:
     def carry(self, stream: int) -> None:
         """Queue the kernel that makes the digits small again."""
         sums = (self.words - COUNTS) // SUM_WORDS
-        carry = self.device.other(kernels.carry_slots, compiling.CARRY)
+        carry = self.device.other(slots.carry_slots, compiling.CARRY)
         blocks = min(-(-SLOTS * sums // elements.THREADS), carry.blocks)
         carry.launch(blocks, stream, (*self.array(), sums))
         self._uncarried = 1
@@ -218,13 +219,13 @@ class Partial:
             self.carry(stream)
             other.carry(stream)
         size = SLOTS * self.words
-        move = self.device.other(kernels.move_words, compiling.MOVE)
+        move = self.device.other(slots.move_words, compiling.MOVE)
         blocks = min(-(-size // elements.THREADS), move.blocks)
         move.launch(blocks, stream, (*self.array(), *other.array(), size))
         other._uncarried += self._uncarried
 
     def fetch(self) -> Words:
-        """The state so far, when all that is queued on the device is done."""
+        """Wait for all that is queued on the device, and return the state."""
         states = np.empty((SLOTS, self.words), np.int64)
         with self.device.context:
             gone = self.device.gone()
@@ -235,7 +236,7 @@ class Partial:
 
 
 def total(states: Words) -> Words:
-    """The sum of states that need not be carried; its digits are."""
+    """Return the carried sum of states that need not be carried."""
     result = np.zeros(states.shape[1], np.int64)
     result[:COUNTS] = states[:, :COUNTS].sum(axis=0)
     for start in range(COUNTS, states.shape[1], SUM_WORDS):

@@ -11,14 +11,16 @@ from numba import cuda, float64, uint64
 from numba.core import config
 
 from .._jit import FLAGS
-from ..exact import STATE_WORDS, TERM_SQUARES, TERMS
+from ..exact import STATE_WORDS, SUM_WORDS, TERM_SQUARES, TERMS
 from ..formulas import form_of
 from ..losses import Loss
 from .numerics import from_bfloat16, from_float16, place, product
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 THREADS = 4 if SIMULATED else 256  # of a block; where all is simulated, so few that small data spans several blocks
-LANES = 2 if SIMULATED else 16  # the square root: threads that add up one of a block's tallies
+# A row of numbers, one from each thread of a block, is reduced to so many, and these to one: with 256 threads by steps
+# of 16 numbers each, with the 128 of the kernel for squares by steps of 8 and of 16.
+LANES = 2 if SIMULATED else 16
 SLOTS = 2 if SIMULATED else 64  # copies of the state, so that not all blocks add to the same words
 
 
@@ -33,7 +35,7 @@ unsigned: Any = int if SIMULATED else uint64
 
 
 def compiled(loss: Loss) -> Any:
-    """A loss's formula, for kernels to call, with logarithms and exponentials of our own."""
+    """Return the formula of a loss for kernels to call; its logarithms and exponentials are the package's own."""
     formula = form_of(loss)
     return numba.njit(**FLAGS)(formula) if SIMULATED else cuda.jit(device=True, forceinline=True)(formula)
 
@@ -43,7 +45,7 @@ SMALL = frozenset("fEe?bBhHiI")
 
 
 class Form(NamedTuple):
-    """All that a kernel is specialised for, beside its loss: the kinds of its operands, and what becomes of NaN."""
+    """What a kernel is compiled for, beside its loss: the kinds of its operands, and what it does with them."""
 
     labels: str  # the character of a dtype; "E" for bfloat16
     predictions: str
@@ -58,7 +60,7 @@ class Form(NamedTuple):
 
     @property
     def threads(self) -> int:
-        """The threads of a block: what they share at the end must fit 48 KiB."""
+        """The threads of a block: the numbers that they share at the end must fit 48 KiB."""
         return THREADS // 2 if self.squares else THREADS
 
     @property
@@ -73,19 +75,14 @@ class Form(NamedTuple):
 
     @property
     def sums(self) -> int:
-        """How many numbers an element adds: a product is two, and a weight that all share is counted instead."""
+        """How many numbers an element adds: two for a product; none for a weight that all share, which is counted."""
         if self.squares:
             return 3 if self.weights == "" and not self.grouped else 6
         return 1 if self.weights in ("", "1") and not self.grouped else 2
 
-    @property
-    def start(self) -> int:
-        """Where the first of the sums begins that the kernel adds to; they stand side by side."""
-        return TERM_SQUARES if self.squares else TERMS
-
 
 def locator(form: Form) -> Any:
-    """What finds the place of an element in an operand."""
+    """Return a function that finds the index of an element in the memory of an operand."""
     if form.axes:
 
         @device
@@ -101,7 +98,10 @@ def locator(form: Form) -> Any:
 
 
 def reader(form: Form, formula: Any) -> Any:
-    """What reads an element and computes its term: (term, weight, is it there, is it kept); zeros if it is not."""
+    """Return a function that reads an element: (term, weight, whether the mask keeps it, whether it is added).
+
+    Term and weight are 0 if it is not added, since the mask or a NaN excludes it.
+    """
     at, to_label, to_prediction = locator(form), CONVERT[form.labels], CONVERT[form.predictions]
 
     if form.weights == "":
@@ -155,7 +155,8 @@ def reader(form: Form, formula: Any) -> Any:
             out[at(position, shape, strides)] = term
 
     @device
-    def read(operands: Any, geometry: Any, parameters: Any, position: int) -> Any:
+    def read(chunk: Any, position: int) -> Any:
+        operands, geometry, parameters = chunk
         labels, predictions, weights, mask, out = operands
         shape, label_strides, prediction_strides, weight_strides, mask_strides, out_strides = geometry
         label = to_label(labels[at(position, shape, label_strides)])
@@ -171,9 +172,21 @@ def reader(form: Form, formula: Any) -> Any:
 
 
 def summands(form: Form) -> Any:
-    """What gives the numbers that an element adds."""
+    """Return a function that makes the numbers that an element adds of its term and its weight."""
     if not form.squares:
         return device(lambda term, weight: (term,)) if form.sums == 1 else device(lambda term, weight: (term, weight))
     if form.sums == 3:
         return device(lambda term, weight: (*product(term, term), term))
     return device(lambda term, weight: product(term, term) + product(term, weight) + product(weight, weight))
+
+
+def sum_locator(form: Form) -> Any:
+    """Return a function that finds where the sum for one of the `summands` begins in the state at `state`."""
+    first = TERM_SQUARES if form.squares else TERMS
+    per_sum = 2 if form.squares else 1
+
+    @device
+    def place_of(state: int, number: int) -> int:
+        return state + first + number // per_sum * SUM_WORDS
+
+    return place_of

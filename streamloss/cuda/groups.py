@@ -17,15 +17,15 @@ from ..losses import Loss
 from . import compiling, devices, updates, views
 from .devices import Device, driver
 from .elements import SLOTS, Form
-from .updates import Operands
+from .updates import Views
 from .views import View
 
 MOST = 1 << 28  # elements of one launch: each adds less than 2**33 to a digit, and that in all copies together
-COPIED = 1 << 10  # states, so many that not all blocks add to the same words
+COPIED = 1 << 10  # states in all copies, unless there are more groups: not all blocks add to the same words
 
 
 def on_host(by: Any) -> Any:
-    """Keys, or columns of them, in host memory: those on a device are copied when all that is queued there is done."""
+    """Return keys, or columns of them, in host memory; those on a device are copied, after all that is queued there."""
     if isinstance(by, Coded):
         return Coded(on_host(by.codes), by.values)
     if isinstance(by, (tuple, list)) and any(map(arrays.on_device, by)):
@@ -33,8 +33,8 @@ def on_host(by: Any) -> Any:
     return views.as_host(views.view("by", by)) if arrays.on_device(by) else by
 
 
-def added(loss: Loss, operands: Operands, codes: Codes, groups: int, omit: bool, words: int) -> Words:
-    """The states of that many groups, each of so many words, after a chunk with a code below `groups` for each row."""
+def added(loss: Loss, operands: Views, codes: Codes, groups: int, omit: bool, words: int) -> Words:
+    """Return the states, each of so many words, of that many groups, for a chunk with a code below `groups` per row."""
     states = np.zeros((groups, words), np.int64)
     size, rank = operands.labels.size, operands.labels.ndim
     if not size:
@@ -81,7 +81,7 @@ class Adder:
 
 
 class Room:
-    """Memory of a device, for as long as what is queued on a stream inside of a `with` needs it."""
+    """Memory of a device, for what is queued on a stream in the body of a `with`."""
 
     def __init__(self, size: int, stream: int) -> None:
         self._size, self._stream = size, stream

@@ -27,7 +27,7 @@ from ..exact import (
 from ..intrinsics import bits, from_bits
 
 INFINITY = EXPONENT_MASK << FRACTION_BITS
-MARGIN = 4  # bits of a window kept free for larger terms to come
+HEADROOM = 4  # bits of a window kept free for larger terms to come
 WASTE = 32  # bits above what is needed, at which a window is given up
 
 exceeding, magic = known_to_numba(blocks.exceeding), known_to_numba(blocks.magic)
@@ -38,13 +38,13 @@ helper = numba.njit(**FLAGS)
 
 @helper
 def constants(window: int) -> tuple[float, float]:
-    """The two numbers whose addition cuts a term, see `streamloss.blocks`."""
+    """Return the two numbers whose addition cuts a term, see `streamloss.blocks`."""
     return magic(window - CUT), magic(window - 2 * CUT)
 
 
 @helper
 def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
-    """Cut a number twice: how many units both parts have, and 0 if it was inside the window and nothing is left."""
+    """Cut a number twice: return the units of both parts, and 0 if it was inside the window and nothing is left."""
     u = value + high
     rest = value - (u - high)
     v = rest + low
@@ -54,41 +54,41 @@ def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
 
 @helper
 def plus(a: int, b: int) -> int:
-    """The sum of two integers, modulo 2**64: parts of numbers that missed the window are added before that shows."""
+    """Add two integers modulo 2**64: parts of numbers that missed the window are added before that shows."""
     return a + b
 
 
 @helper
 def exponent_of(window: int, part: int) -> int:
-    """The unit of a tally's part: of the upper cut, in two words, and of the lower one."""
+    """Return the exponent of the unit of a tally's word: words 0 and 1 are of the upper cut, 2 and 3 of the lower."""
     return window - CUT * (1 + part // 2) + DIGIT_BITS * (part % 2)
 
 
 @helper
 def magnitude(value: float) -> int:
-    """The bits of a finite number without its sign; 0 for NaN and infinities, which no window holds."""
+    """Return the bits of a finite number without its sign; 0 for NaN and infinities, which no window holds."""
     pattern = bits(value) & WITHOUT_SIGN
     return pattern if pattern < INFINITY else 0
 
 
 @helper
 def window_for(top: int) -> int:
-    """The window for numbers up to the one with these bits."""
-    return min(max(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
+    """Return the window for numbers up to the one with these bits."""
+    return min(max(exceeding(top) + HEADROOM, LOWEST_WINDOW), HIGHEST_WINDOW)
 
 
 @helper
 def misfit(window: int, top: int) -> bool:
-    """Whether a window is too low, or much too high, for numbers up to the one with these bits; 0 fits any."""
+    """Return whether a window is too low, or much too high, for numbers up to the one with these bits; 0 fits any."""
     if top == 0:
         return False
     wanted = window_for(top)
-    return wanted - MARGIN > window or wanted + WASTE < window
+    return wanted - HEADROOM > window or wanted + WASTE < window
 
 
 @helper
 def parts_of_integer(quantity: int, exponent: int) -> tuple[int, int, int, int]:
-    """A word of a sum and what to add to it and to the next two, for quantity * 2**exponent: below 2**33 each."""
+    """Split quantity * 2**exponent: return a word of a sum, and what to add there and to the next two, below 2**33."""
     place = exponent - LOW
     shift = place % DIGIT_BITS
     low = (quantity & DIGIT_MASK) << shift  # at most 63 bits
@@ -99,7 +99,10 @@ def parts_of_integer(quantity: int, exponent: int) -> tuple[int, int, int, int]:
 
 @helper
 def decomposed(value: float) -> tuple[int, int, int]:
-    """FIRST_DIGIT, fraction and exponent with value = fraction * 2**exponent; else the word that counts its kind."""
+    """Return (FIRST_DIGIT, fraction, exponent) with value = fraction * 2**exponent.
+
+    For NaN and infinities, return the word of a sum that counts them, and zeros.
+    """
     pattern = bits(value)
     exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
     fraction = pattern & ((1 << FRACTION_BITS) - 1)
@@ -115,7 +118,10 @@ def decomposed(value: float) -> tuple[int, int, int]:
 
 @helper
 def parts_of_float(value: float) -> tuple[int, int, int, int]:
-    """The same for a float64, below 2**32 each; what is not finite counts 1 in the word of its kind."""
+    """Split a float64: return a word of a sum, and what to add there and to the next two, below 2**32.
+
+    NaN and infinities add 1 to the word that counts them.
+    """
     kind, fraction, exponent = decomposed(value)
     if kind != FIRST_DIGIT:
         return kind, 1, 0, 0
@@ -135,13 +141,13 @@ def parts_of_float(value: float) -> tuple[int, int, int, int]:
 
 @helper
 def product(a: float, b: float) -> tuple[float, float]:
-    """The product rounded, and what the rounding lost."""
+    """Return the product rounded, and what the rounding lost."""
     return exact_product(a, b)
 
 
 @helper
 def _widen(pattern: int, shift: int, infinity: int, scale: float) -> float:
-    """A float of 16 bits as a float64: its bits, moved, are those of a number that is smaller by a power of two."""
+    """Return a float of 16 bits as a float64: its bits, moved, make a number that is too small by a power of two."""
     without_sign = pattern & 0x7FFF
     moved = without_sign << shift
     value = from_bits(moved | INFINITY) if without_sign >= infinity else from_bits(moved) * scale
@@ -150,19 +156,19 @@ def _widen(pattern: int, shift: int, infinity: int, scale: float) -> float:
 
 @helper
 def from_float16(pattern: Any) -> float:
-    """The number with these bits as a float16."""
+    """Return the number that has these bits as a float16."""
     return _widen(numba.int64(pattern), FRACTION_BITS - 10, 0x7C00, 2.0 ** (1023 - 15))
 
 
 @helper
 def from_bfloat16(pattern: Any) -> float:
-    """The number with these bits as a bfloat16."""
+    """Return the number that has these bits as a bfloat16."""
     return _widen(numba.int64(pattern), FRACTION_BITS - 7, 0x7F80, 2.0 ** (1023 - 127))
 
 
 @helper
 def place(position: int, shape: Any, strides: Any) -> int:
-    """Where an array has the element with this position in C order; `strides` ends with the place of the first."""
+    """Return the index of the element at a position in C order; `strides` ends with the index of the first."""
     index = strides[len(shape)]
     for axis in range(len(shape) - 1, 0, -1):
         outer = position // shape[axis]

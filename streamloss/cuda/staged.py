@@ -19,11 +19,8 @@ from ..intrinsics import VECTOR
 from ..losses import Loss
 from . import devices
 from .devices import Device, Partial, driver
-from .elements import SLOTS
-from .groups import added as added_by_groups
-from .groups import on_host
-from .updates import Operands, Partials, add_to, alone, checked, find_nan, launch
-from .views import View, empty_like
+from .updates import Partials, Views, launch
+from .views import View
 
 PIECE = 1 << 18  # elements
 ROOM = PIECE * (4 * 8 + 1) + 64  # bytes: labels, predictions, weights, out and mask
@@ -67,7 +64,7 @@ class Lane:
             self._out = *self._reserve(out.dtype, stop - start, stream), chunk, piece, operands
             o = self._out[1]
         driver.send(self.address, self.host[:sent], stream)
-        launch(partial, loss, Operands(y, p, w, k, o), omit, stream)
+        launch(partial, loss, Views(y, p, w, k, o), omit, stream)
         if o is not None:
             driver.receive(self._out[0], o.address, stream)
         self._event.record(stream)
@@ -94,7 +91,7 @@ class Lane:
 
 
 def _part(operand: Any, start: int, stop: int) -> np.ndarray[Any, Any]:
-    """The entries of an operand, in any of its forms, for the elements from start to stop."""
+    """Return the entries of an operand, in any of its forms, for the elements from start to stop."""
     if not isinstance(operand, tuple):
         return operand[start:stop]
     elements = np.arange(start, stop)
@@ -107,7 +104,7 @@ def _part(operand: Any, start: int, stop: int) -> np.ndarray[Any, Any]:
 
 
 class Staging:
-    """What a device has for chunks from the host."""
+    """The stream and the two lanes by which chunks from the host reach a device."""
 
     def __init__(self, device: Device) -> None:
         self.device, self.lock = device, threading.Lock()
@@ -131,17 +128,17 @@ class Staging:
             raise
 
     def take_scratch(self, words: int) -> Partial:
-        """A partial state for this stream alone, which is zero as far as this stream has come."""
+        """Return a partial state for this stream alone; it is zero when the stream comes to what is queued next."""
         return self._scratch.pop(words, None) or Partial(self.device, words)
 
     def keep(self, scratch: Partial) -> None:
-        """Take back a partial state that is zero again, as far as this stream has come."""
+        """Take back such a partial state, with what makes it zero again queued."""
         self._scratch[scratch.words] = scratch
 
 
 @cache
 def of(ordinal: int) -> Staging:
-    """The staging of a device."""
+    """Return the staging of a device, always the same object."""
     device = devices.of(ordinal)
     with device.context:
         return Staging(device)
@@ -166,12 +163,12 @@ def add_staged(partials: Partials, loss: Loss, chunk: Chunk, omit: bool, ordinal
 
 
 def cut(chunk: Chunk) -> range:
-    """The pieces of a chunk."""
+    """Return where the pieces of a chunk begin."""
     return range(0, chunk.size, PIECE) if isinstance(chunk, Direct) else chunk.pieces(1)
 
 
 def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
-    """The state of one chunk without its elements with NaN, waiting for the device."""
+    """Wait for the device, and return the state of one chunk without its elements with NaN."""
     if not chunk.size:
         return np.zeros(words, np.int64)
     staging = of(ordinal)
@@ -179,18 +176,3 @@ def alone_staged(loss: Loss, chunk: Chunk, ordinal: int, words: int) -> Words:
         partial = Partial(staging.device, words)
         staging.send(loss, chunk, cut(chunk), True, partial)
         return partial.fetch()
-
-
-__all__ = [
-    "SLOTS",
-    "Partials",
-    "add_staged",
-    "add_to",
-    "added_by_groups",
-    "alone",
-    "alone_staged",
-    "checked",
-    "empty_like",
-    "find_nan",
-    "on_host",
-]

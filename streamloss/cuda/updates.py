@@ -18,12 +18,12 @@ from ..losses import Loss
 from . import compiling, devices, views
 from .devices import Device, Launch, Partial, driver
 from .elements import Form
-from .views import ITEMSIZE, Kept, View
+from .views import ITEMSIZE, Borrowed, View
 
 MOST_PLANS = 4096  # of forms and shapes; loops over data have few
 
 
-class Operands(NamedTuple):
+class Views(NamedTuple):
     """The arguments of an update, checked: views that have, or may be spread to, the shape of labels."""
 
     labels: View
@@ -36,8 +36,8 @@ class Operands(NamedTuple):
 # ------------------------------------------------------------------------------------------------ the door
 
 
-def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Operands:
-    """The arguments of an update that has device arrays; every refusal names the argument."""
+def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Views:
+    """Check the arguments of an update that has device arrays; every refusal names the argument."""
     if predictions is COMPUTED:
         y = p = _view("losses", labels)
     else:
@@ -47,7 +47,7 @@ def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) ->
     w = weights if weights is None else _weights(weights, y.shape)
     k = mask if mask is None else _mask(mask, y)
     o = out if out is None else _out(out, y.shape)
-    operands = Operands(y, p, w, k, o)
+    operands = Views(y, p, w, k, o)
     for name, operand in zip(("predictions", "weights", "mask", "out"), operands[1:], strict=True):
         if isinstance(operand, View) and operand.device != y.device:
             raise TypeError(f"{name} must lie on the device of labels, {y.device}, got one on {operand.device}")
@@ -98,15 +98,15 @@ def _out(out: Any, shape: tuple[int, ...]) -> View:
 
 
 def _overlap(a: View, b: View) -> bool:
-    """Whether two arrays share memory, or interleave."""
+    """Return whether two arrays share memory, or interleave."""
     return a.address < b.address + b.extent * ITEMSIZE[b.code] and b.address < a.address + a.extent * ITEMSIZE[a.code]
 
 
 # ------------------------------------------------------------------------------------------------ launches
 
 
-def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int) -> list[Launch]:
-    """The launches that add a chunk to a state of so many words."""
+def plan(device: Device, loss: Loss, operands: Views, omit: bool, words: int) -> list[Launch]:
+    """Return the launches that add a chunk to a state of so many words."""
     key = (
         loss.fingerprint,
         loss.values,
@@ -126,21 +126,21 @@ def plan(device: Device, loss: Loss, operands: Operands, omit: bool, words: int)
 
 
 def described(operand: Any) -> Any:
-    """What of an operand makes the launch: code, shape, strides and first place, or whether there is none."""
+    """Return what a launch depends on: code, shape, strides and first index of a view, else whether there is None."""
     return operand[1:5] if type(operand) is View else operand is None
 
 
 def _launches(
     device: Device, loss: Loss, operands: tuple[Any, ...], omit: bool, words: int, *, squares: bool
 ) -> list[Launch]:
-    """The launches of one kernel, for operands as `described` has them."""
+    """Return the launches of one kernel, for operands as `described` returns them."""
     layout = laid_out(device, operands)
     form = Form._make((*layout.kinds, layout.axes, omit, words, squares, False))
     return devices.launches(device, form, loss, layout.arguments, layout.places, layout.size)
 
 
 class Layout(NamedTuple):
-    """How a kernel walks over its operands."""
+    """The arguments with which a kernel finds the elements of its operands."""
 
     kinds: list[str]  # of the operands, as a form has them
     axes: int
@@ -150,7 +150,7 @@ class Layout(NamedTuple):
 
 
 def laid_out(device: Device, operands: Sequence[Any]) -> Layout:
-    """The layout of operands as `described` has them."""
+    """Return the layout of operands as `described` returns them."""
     arrays_ = [View._make((0, *part, device.ordinal, None, None)) for part in operands if isinstance(part, tuple)]
     shape = arrays_[0].shape
     lengths, strides = views.merged(shape, [array.spread(shape) for array in arrays_])
@@ -174,7 +174,7 @@ def laid_out(device: Device, operands: Sequence[Any]) -> Layout:
     return Layout(kinds, 0 if plain else len(lengths), arguments, places, math.prod(shape))
 
 
-def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream: int) -> None:
+def launch(partial: Partial, loss: Loss, operands: Views, omit: bool, stream: int) -> None:
     """Queue the kernels that add a chunk to a partial state: all of them, or none."""
     launches = plan(partial.device, loss, operands, omit, partial.words)
     queued = 0
@@ -189,7 +189,7 @@ def launch(partial: Partial, loss: Loss, operands: Operands, omit: bool, stream:
 
 
 def streams_of(operands: Sequence[Any]) -> list[int]:
-    """The producers' streams. The first is the one to launch on: it waits for the others."""
+    """Return the producers' streams. The first is the one to launch on: it waits for the others."""
     named = [_normal(view.stream) for view in operands if type(view) is View and view.stream is not None]
     first, *others = dict.fromkeys(named) or [driver.LEGACY]
     for other in others:
@@ -215,7 +215,7 @@ def hand_back(streams: list[int]) -> None:
 
 
 class Partials:
-    """What an accumulator has seen on devices: a partial state on each."""
+    """The state of an accumulator on devices: a partial state on each to which it added."""
 
     def __init__(self, words: int) -> None:
         self._words = words
@@ -223,7 +223,7 @@ class Partials:
         self._lock = threading.Lock()
         self._fetched: Words | None = np.zeros(words, np.int64)  # the state, if nothing came since
 
-    def add(self, loss: Loss, operands: Operands, omit: bool) -> None:
+    def add(self, loss: Loss, operands: Views, omit: bool) -> None:
         """Queue an update with device arrays."""
         if 0 in operands.labels.shape:
             return
@@ -234,12 +234,12 @@ class Partials:
             launch(self._of(device), loss, operands, omit, streams[0])
             hand_back(streams)
             for view in operands:
-                if type(view) is View and type(view.owner) is Kept:
+                if type(view) is View and type(view.owner) is Borrowed:
                     device.keep(view.owner, streams[0])
 
     @contextmanager
     def on(self, device: Device) -> Iterator[Partial]:
-        """The partial state on a device, to add to."""
+        """Lock the partial state on a device, to add to it."""
         with self._lock, device.context:
             yield self._of(device)
 
@@ -251,7 +251,7 @@ class Partials:
         return partial
 
     def fetch(self) -> Words:
-        """The state, when the devices have done all updates."""
+        """Wait for the devices, and return the state."""
         with self._lock:
             if self._fetched is None:
                 state = np.zeros(self._words, np.int64)
@@ -261,8 +261,8 @@ class Partials:
             return self._fetched
 
 
-def alone(loss: Loss, operands: Operands, words: int) -> Words:
-    """The state of one chunk without its elements with NaN, waiting for the device."""
+def alone(loss: Loss, operands: Views, words: int) -> Words:
+    """Wait for the device, and return the state of one chunk without its elements with NaN."""
     if math.prod(operands.labels.shape) == 0:
         return np.zeros(words, np.int64)
     device = devices.of(operands.labels.device)
@@ -272,7 +272,7 @@ def alone(loss: Loss, operands: Operands, words: int) -> Words:
     return partial.fetch()
 
 
-def add_to(memory: int, loss: Loss, operands: Operands, omit: bool, words: int) -> None:
+def add_to(memory: int, loss: Loss, operands: Views, omit: bool, words: int) -> None:
     """Queue an update for SLOTS states at an address on the device of the operands; their sum is the state."""
     if operands.labels.size:
         device = devices.of(operands.labels.device)
@@ -282,7 +282,7 @@ def add_to(memory: int, loss: Loss, operands: Operands, omit: bool, words: int) 
             hand_back(streams)
 
 
-def find_nan(operands: Operands) -> arrays.NanFoundError:
-    """The error for the first NaN among the elements that the mask keeps, from copies on the host."""
+def find_nan(operands: Views) -> arrays.NanFoundError:
+    """Return the error for the first NaN among the elements that the mask keeps, found in copies on the host."""
     y, p, w, k = (views.as_host(part) if isinstance(part, View) else part for part in operands[:4])
     return arrays.find_nan(y, COMPUTED if operands.predictions is operands.labels else p, w, k)

@@ -51,22 +51,22 @@ class View(NamedTuple):
 
     @property
     def extent(self) -> int:
-        """The number of elements from the lowest address to the highest."""
+        """How many elements the memory from the lowest address to the highest has room for."""
         if 0 in self.shape:
             return 0
         return 1 + sum((n - 1) * abs(stride) for n, stride in zip(self.shape, self.strides, strict=True))
 
     def reshape(self, shape: tuple[int, ...]) -> View:
-        """The view with dimensions of 1 appended."""
+        """Return the view with dimensions of 1 appended."""
         return self._replace(shape=shape, strides=self.strides + (0,) * (len(shape) - len(self.strides)))
 
     def spread(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The strides with which the view has the given shape: 0 where it repeats."""
+        """Return the strides with which the view has the given shape: 0 where it repeats."""
         return tuple(0 if a != b else s for a, b, s in zip(self.shape, shape, self.strides, strict=True))
 
 
 def view(name: str, value: Any) -> View:
-    """A device array as a view; TypeError for a dtype that is no real number."""
+    """Return a device array as a view; TypeError for a dtype that is no real number."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return _of_torch(name, value, torch)
@@ -90,7 +90,7 @@ def _of_torch(name: str, tensor: Any, torch: Any) -> View:
 
 
 def empty_like(name: str, value: Any) -> Any:
-    """An array of float64 of the shape of another, where that lies: of torch or CuPy if that is, of Numba otherwise."""
+    """Return a float64 array of another's shape, on its device, not filled: of torch, CuPy or else Numba."""
     torch, cupy = (sys.modules.get(library) for library in ("torch", "cupy"))
     if torch is not None and isinstance(value, torch.Tensor):
         return value.new_empty(value.shape, dtype=torch.float64)
@@ -103,7 +103,7 @@ def empty_like(name: str, value: Any) -> Any:
 
 @cache
 def _codes_of_torch(torch: Any) -> dict[Any, str]:
-    """The codes by torch's own dtypes."""
+    """Return the codes by torch's own dtypes."""
     return {getattr(torch, name): code for name, code in TORCH.items() if hasattr(torch, name)}
 
 
@@ -126,7 +126,7 @@ def _of_interface(name: str, value: Any, interface: dict[str, Any]) -> View:
 
 
 def _lowest(array: View) -> View:
-    """The view from its lowest address, which negative strides lead to."""
+    """Return the view with its lowest address, at which it does not begin where strides are negative."""
     back = sum(-s * (n - 1) for n, s in zip(array.shape, array.strides, strict=True) if s < 0 and n > 0)
     return array._replace(address=array.address - back * ITEMSIZE[array.code], first=back) if back else array
 
@@ -177,11 +177,11 @@ def _of_dlpack(name: str, value: Any) -> View:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _contiguous(shape)
     address = (tensor.data or 0) + tensor.byte_offset
-    return _lowest(View(address, code, shape, strides, 0, tensor.device_id, LEGACY_STREAM, Kept(capsule)))
+    return _lowest(View(address, code, shape, strides, 0, tensor.device_id, LEGACY_STREAM, Borrowed(capsule)))
 
 
-class Kept(NamedTuple):
-    """An owner that has to be kept until the device is done: its memory would be used again without regard to us."""
+class Borrowed(NamedTuple):
+    """An owner of memory, which is freed when it is gone, whether or not the device still reads it."""
 
     capsule: Any
 
@@ -190,14 +190,14 @@ class Kept(NamedTuple):
 
 
 def broadcast(name: str, array: View, shape: tuple[int, ...]) -> View:
-    """The view with as many dimensions as `shape`, each 1 or equal; ValueError if it fits neither of the two rules."""
+    """Return the view with as many dimensions as `shape`, each 1 or equal; ValueError, as `broadcastable` says."""
     # Of an array it uses ndim, shape and reshape, which a view has, too.
     fitted: Any = broadcastable(name, array, shape)  # type: ignore[arg-type]
     return fitted
 
 
 def merged(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """The same elements with as few axes as possible, in another order: a sum has none."""
+    """Return the shape and strides of the same elements with as few axes as possible; their order may change."""
     axes = [k for k, n in enumerate(shape) if n != 1]
     axes.sort(key=lambda k: -abs(strides[0][k]))
     lengths: list[int] = []
@@ -216,7 +216,7 @@ def merged(shape: tuple[int, ...], strides: list[tuple[int, ...]]) -> tuple[tupl
 
 
 def as_host(array: View) -> np.ndarray[Any, Any]:
-    """A copy on the host, when all that is queued on the device is done."""
+    """Wait for all that is queued on the device, and return a copy on the host."""
     room = np.empty(array.extent, BFLOAT16 if array.code == "E" else array.code)
     with devices.of(array.device).context:
         devices.driver.fetch(array.address, room)
