@@ -16,14 +16,15 @@ if before is signal.default_int_handler:  # not where the shell has it ignored
 
 
 def _open_standard_streams() -> None:
-    """A program may be started without them, and the files that it opens next would get their numbers."""
+    """Open those that are closed, on nothing: the files that are opened next would get their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, os.O_RDWR)
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115, as long as Python
+            # Open until Python ends: there is no block after which to close it.
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
 
 
 def main() -> None:

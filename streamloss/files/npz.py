@@ -51,7 +51,8 @@ class Member(Streamed):
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """Read a box that is contiguous in the file."""
-        # A box may have fewer slices than the array has axes: the other axes are read whole.
+        # A box may have fewer slices than the array has axes: the other axes are read whole. No length is ever filled
+        # in by that, which the checker cannot know.
         cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]  # type: ignore[arg-type]
         lengths = tuple(map(len, cuts))
         first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))

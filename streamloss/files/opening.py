@@ -122,7 +122,7 @@ def _named(role: str, value: Any) -> Named:
         raise TypeError(f"{role} must be an array or its path, got None")
     if isinstance(value, (str, os.PathLike)):
         return _opened(os.fspath(value))
-    if hasattr(value, "to_numpy"):  # a column of a frame, of whose types NumPy knows few
+    if type(value).__module__.partition(".")[0] in ("pandas", "polars"):  # a column, of whose types NumPy knows few
         value = value.to_numpy()
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__"):
         return Named(role, value)
