@@ -16,7 +16,7 @@ from .losses import Loss
 Entry: TypeAlias = Callable[..., None]
 
 WORDS = types.Array(types.int64, 1, "C")
-SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32}
+SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32, "B": types.uint8}
 
 
 def entries(

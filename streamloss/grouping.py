@@ -35,7 +35,7 @@ from .blocks import (
 )
 from .chunks import Chunk
 from .cpu import SERIAL
-from .entries import WORDS, entries
+from .entries import SCALARS, WORDS, entries
 from .exact import (
     COUNT,
     COUNTS,
@@ -66,7 +66,7 @@ from .exact import (
 )
 from .intrinsics import bits, larger, smaller
 from .losses import Loss
-from .operands import block, is_shared, item, room, scratch, weigh
+from .operands import block, is_shared, item, portion, read_ahead, room, scratch, weigh
 from .squares import exact_product
 
 TILE = 512  # elements whose parts lie in the first-level cache
@@ -249,6 +249,17 @@ def add_one_by_one(loss: Any, elements: Any, codes: Any, terms: Any, used_weight
             add_squares(words, start, terms[i], used_weights[i])
 
 
+@_jit.scalar
+def half_ahead(operands: Any, start: int) -> None:
+    """Prefetch half a tile of the operands that are arrays, what will be read soon after `start`."""
+    labels, predictions, weights, codes = operands
+    for begin in range(start, start + TILE // 2, portion(labels)):
+        read_ahead(labels, labels, begin)
+        read_ahead(labels, predictions, begin)
+        read_ahead(labels, weights, begin)
+        read_ahead(labels, codes, begin)
+
+
 def accumulate_groups(
     loss: Any,
     labels: Any,
@@ -276,6 +287,7 @@ def accumulate_groups(
         w, k = block(weights, begin, end, weights_room), block(mask, begin, end, mask_room)
         c = block(codes, begin, end, codes_room)
         elements, o = (labels[begin:end], predictions[begin:end], w, k), block(out, begin, end, None)
+        half_ahead((labels, predictions, weights, codes), begin)
         fits = cut_apart(loss, elements, o, windows, parts, weight_lower)
         if not fits:
             prepare(loss, (*elements, None), o, terms, used_weights, counts)
@@ -284,6 +296,7 @@ def accumulate_groups(
                 settle_tallies(tallies, windows, states)
                 windows = wider
                 fits = cut_apart(loss, elements, o, windows, parts, weight_lower)
+        half_ahead((labels, predictions, weights, codes), begin + TILE // 2)
         if fits:
             tally_up(weights, c, parts, weight_lower, tallies)
         else:
@@ -314,11 +327,12 @@ def _add_states(states: Any, rows: Any, more: Any, sign: int, done: Any) -> None
     done[0] = 1
 
 
-CODES = {
-    "array": types.Array(types.int32, 1, "C"),
-    "run": types.Tuple((types.Array(types.int32, 1, "C"), types.int64, types.int64)),
-}
-_groups = {kind: entries(accumulate_groups, codes, STATES, allocates=True) for kind, codes in CODES.items()}
+@cache
+def _groups(code: str, in_run: bool) -> Callable[..., Callable[..., None]]:
+    """Return what finds the kernels for codes of the dtype with that character, in a run or one for each element."""
+    codes: Any = types.Array(SCALARS[code], 1, "C")
+    codes = types.Tuple((codes, types.int64, types.int64)) if in_run else codes
+    return entries(accumulate_groups, codes, STATES, allocates=True)
 
 
 @cache
@@ -347,7 +361,8 @@ def add(loss: Loss, chunk: Chunk, omit: bool, pieces: range, drawn: Iterable[int
             uncarried = 0
         uncarried += size
         codes = chunk.codes_of(piece)
-        entry = _groups["run" if isinstance(codes, tuple) else "array"](loss, operands, omit)
+        array, in_run = (codes[0], True) if isinstance(codes, tuple) else (codes, False)
+        entry = _groups(array.dtype.char, in_run)(loss, operands, omit)
         entry((None, loss.values, omit or None), *operands, codes, states)
         chunk.finish(piece, operands)
     weight = 1.0 if weights is None else weights

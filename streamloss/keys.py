@@ -8,19 +8,23 @@ mix in one column: "1" and 1 are never taken for one key, nor silently for two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from . import _threads
 from .arrays import as_array
 
-Codes: TypeAlias = npt.NDArray[np.int32]
+Codes: TypeAlias = npt.NDArray[np.int32] | npt.NDArray[np.uint8]
 Scalar: TypeAlias = "int | str | bool | float | None"
 Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 
 FEW = 1 << 10  # integers in a range this narrow are coded by their distance from the lowest
+BYTE = 1 << 8  # and by one byte in this one: a quarter of what is written, and read again
+SLICE = 1 << 17  # integers that a thread takes at once, if there are more: they stay in the second-level cache
 TABLE = 1 << 16  # integers in a range this narrow are numbered by a table, however few they are
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
 TYPES = frozenset({*KINDS, type(None)})
@@ -34,7 +38,9 @@ class Coded(NamedTuple):
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
-    complete: bool = False  # whether each code is known to be that of a value: int32, not negative, below their number
+    complete: bool = (
+        False  # whether each code is known to be that of a value: `Codes`, not negative, below their number
+    )
 
 
 class Keys(NamedTuple):
@@ -92,7 +98,7 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
         if array.ndim == 0:
             array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
             codes, values = read_array(array, masks)
-            codes = np.repeat(codes, rows)
+            codes = np.repeat(codes.astype(np.int32, copy=False), rows)
         else:
             codes, values = read_array(array, masks)
     if codes.shape != (rows,):
@@ -118,7 +124,7 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
 
 def _are_complete(codes: Codes, count: int) -> bool:
     """Whether all codes, at least one, are in [0, count); one comparison does, as NULL is a large unsigned number."""
-    return bool(codes.view(np.uint32).max() < count)
+    return bool(codes.view(f"u{codes.itemsize}").max() < count)
 
 
 def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
@@ -127,7 +133,12 @@ def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
     count = len(column.values)
-    if codes.dtype == np.int32 and codes.size and count <= FEW and (column.complete or _are_complete(codes, count)):
+    if (
+        codes.dtype in (np.int32, np.uint8)
+        and codes.size
+        and count <= FEW
+        and (column.complete or _are_complete(codes, count))
+    ):
         return unite(codes, list(column.values))
     low, high = (int(codes.min()), int(codes.max())) if codes.size else (NULL, NULL)
     if low < NULL or high >= count:
@@ -155,6 +166,7 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
     codes = codes.reshape(array.shape)
     if not masks:
         return codes, values
+    codes = codes.astype(np.int32)
     for mask, hidden_by in masks:
         codes[mask != hidden_by] = NULL
     kept, codes = number(codes)
@@ -198,12 +210,12 @@ def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
     if values.dtype.kind == "b":
         found, codes = number(values.view(np.uint8))
         return list(map(bool, found)), codes
-    low, high = int(values.min()), int(values.max())
+    low, high = _range(values)
     if high - low >= max(TABLE, 4 * values.size):
         distinct, inverse = np.unique(values, return_inverse=True)
         return distinct.tolist(), inverse.astype(np.int32)
     if high - low < FEW:
-        return list(range(low, high + 1)), _above(low, values, np.int32)
+        return list(range(low, high + 1)), _above(low, values, np.uint8 if high - low < BYTE else np.int32)
     offsets = _above(low, values, np.int64)
     present = np.zeros(high - low + 1, np.bool_)
     present[offsets] = True
@@ -212,11 +224,35 @@ def number(values: npt.NDArray[Any]) -> tuple[list[Any], Codes]:
     return [low + offset for offset in np.flatnonzero(present).tolist()], numbers[offsets]
 
 
-def _above(low: int, values: npt.NDArray[Any], dtype: type[np.signedinteger[Any]]) -> npt.NDArray[Any]:
+def _range(values: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return the lowest and the highest of integers."""
+    if values.size <= SLICE or values.ndim != 1:
+        return int(values.min()), int(values.max())
+
+    def work(drawn: Iterator[int]) -> list[tuple[int, int]]:
+        return [_range(values[start : start + SLICE]) for start in drawn]
+
+    slices = _threads.share(range(0, len(values), SLICE), work)
+    lows, highs = zip(*chain.from_iterable(slices), strict=True)
+    return min(lows), max(highs)
+
+
+def _above(low: int, values: npt.NDArray[Any], dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
     """Return how far integers of any dtype are above the lowest: if both wrap around, the difference is still right."""
-    if low == 0:
-        return values.astype(dtype)
-    return np.subtract(values, values.dtype.type(low), dtype=dtype, casting="unsafe")
+    if low == 0 and values.itemsize == np.dtype(dtype).itemsize:
+        return values.view(dtype)
+    if values.size <= SLICE or values.ndim != 1:
+        narrow = values.astype(dtype)
+        return narrow - values.dtype.type(low).astype(dtype) if low else narrow
+    found = np.empty(values.shape, dtype)
+
+    def work(drawn: Iterator[int]) -> None:
+        for start in drawn:
+            here = slice(start, start + SLICE)
+            found[here] = _above(low, values[here], dtype)
+
+    _threads.share(range(0, len(values), SLICE), work)
+    return found
 
 
 def unite(codes: Codes, values: list[Any]) -> tuple[Codes, list[Any]]:

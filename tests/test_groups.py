@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
-from streamloss import Accumulator, GroupedAccumulator
+from streamloss import Accumulator, GroupedAccumulator, keys
 from streamloss.keys import Coded
 from tests.backend import examples
 from tests.strategies import chunks, cuts
@@ -275,6 +275,24 @@ def test_whole_numbers_wherever_they_lie(low, spread):
     assert GroupedAccumulator().update_losses(labels, by=array).result("sum") == sums
 
 
+@pytest.mark.parametrize("dtype", [*"bBhHiIlLqQ"])
+@pytest.mark.parametrize("groups", [20, 128, 256])
+def test_whole_numbers_of_many_rows_at_either_end_of_their_dtype(dtype, groups):
+    rows, bounds = 2 * keys.SLICE + 5, np.iinfo(dtype)
+    for low in {int(bounds.min), 0, 1, int(bounds.max) - groups + 1}:
+        if low + groups - 1 > bounds.max:
+            continue
+        by = (low + np.arange(rows, dtype=object) * 7 % groups).astype(dtype)
+        kept, ones = by.copy(), np.ones(rows)
+        grouped = GroupedAccumulator(reduction="sum").update(ones, 1 - ones, by=by)
+        found, counts = np.unique(by, return_counts=True)
+        assert grouped.result() == dict(zip(found.tolist(), counts.tolist(), strict=True))
+        np.testing.assert_array_equal(by, kept)
+        pairs = GroupedAccumulator(reduction="sum").update(ones[:999].reshape(-1, 3), np.zeros((333, 3)), by=by[:333])
+        assert pairs.total().count == 999
+        assert pairs.result() == {int(key): 3.0 * (by[:333] == key).sum() for key in by[:333]}
+
+
 def test_numbers_far_apart_and_many():
     by = np.random.default_rng(5).integers(-(2**62), 2**62, 3000)
     by[::7] = by[0]
@@ -285,6 +303,11 @@ def test_numbers_far_apart_and_many():
 
 WRONG = {
     "too few": (lambda acc: acc.update([1.0, 2.0], [1.0, 2.0], by=[1]), ValueError, r"by .* 2 rows, got shape \(1,\)"),
+    "many, in two dimensions": (
+        lambda acc: acc.update([1.0], [1.0], by=np.ones((2, 100_000), int)),
+        ValueError,
+        r"by .* 1 rows, got shape \(2, 100000\)",
+    ),
     "two dimensions": (
         lambda acc: acc.update([1.0], [1.0], by=[np.zeros((1, 1), int)]),
         ValueError,

@@ -39,7 +39,7 @@ def added(loss: Loss, operands: Views, codes: Codes, groups: int, omit: bool, wo
     size, rank = operands.labels.size, operands.labels.ndim
     if not size:
         return states
-    codes = np.ascontiguousarray(codes)
+    codes = np.ascontiguousarray(codes, np.int32)
     found = np.empty((min(SLOTS, max(1, COPIED // groups)), groups, words), np.int64)
     device = devices.of(operands.labels.device)
     with device.context:
