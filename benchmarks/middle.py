@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 
 import streamloss
-from streamloss import cpu
+from streamloss.cpu import updates
 
 from .machine import time_short
 from .plan import Plan, Row, Rows, progress
@@ -56,7 +56,7 @@ def _serial(arrays: Arrays) -> None:
 
 def _parallel(arrays: Arrays) -> None:
     """With the switch at 0, so that every update is shared among all threads."""
-    with patch.object(cpu, "SERIAL", 0):
+    with patch.object(updates, "SERIAL", 0):
         _update(arrays)
 
 

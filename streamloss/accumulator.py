@@ -9,8 +9,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, cpu, exact, html, stored
+from . import arrays, exact, html, stored
 from .chunks import Chunk
+from .cpu.updates import Adder, of_losses
 from .cuda import backend, ordinal
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
 from .losses import Formula, Loss
@@ -104,7 +105,7 @@ class Accumulator(Mergeable):
         device: str = "auto",
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
-        self._adder = cpu.Adder(self._loss, nan != "propagate")
+        self._adder = Adder(self._loss, nan != "propagate")
         # The sum of what was added on the host; it is replaced, never changed in place.
         self._base: Words = np.zeros(STDERR_WORDS if stderr else STATE_WORDS, np.int64)
         self._partials: Any = None  # what was added on devices
@@ -194,9 +195,9 @@ class Accumulator(Mergeable):
         1.0
 
         """
-        return self._add(cpu.of_losses(self._adder.omit), losses, arrays.COMPUTED, weights, mask, out)
+        return self._add(of_losses(self._adder.omit), losses, arrays.COMPUTED, weights, mask, out)
 
-    def _add(self, adder: cpu.Adder, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
+    def _add(self, adder: Adder, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
         before = self._base
         plain = mask is None and out is None and self._device is None
         operands = arrays.ready(labels, predictions, weights) if plain else None

@@ -17,7 +17,7 @@ from .intrinsics import SEES_VECTORS, VECTOR
 
 Array: TypeAlias = npt.NDArray[Any]
 Run: TypeAlias = tuple[Array, int, int]
-Shared: TypeAlias = Run | tuple[Array] | tuple[Run]  # in all the forms that operands.py reads
+Shared: TypeAlias = Run | tuple[Array] | tuple[Run]  # in all the forms that cpu/operands.py reads
 # One kernel call: labels, predictions, weights, mask, out, first element, end.
 Operands: TypeAlias = tuple[
     Array, Array, "float | Array | Shared | None", "Array | Shared | None", "Array | None", int, int

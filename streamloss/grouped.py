@@ -8,8 +8,9 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, exact, grouping, html, keys, stored
+from . import arrays, exact, html, keys, stored
 from .accumulator import Accumulator
+from .cpu.groups import add_states, added
 from .cuda import backend
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, Words
 from .keys import Key
@@ -127,7 +128,7 @@ class GroupedAccumulator(Mergeable):
         shape = arguments.labels.shape
         codes, found, kinds = self._looked_up(by, shape)
         chunk = arrays.laid_out(arguments, codes.reshape(codes.shape + (1,) * (len(shape) - 1)))
-        states = grouping.added(loss, chunk, self._nan != "propagate", len(found), self._states.shape[1])
+        states = added(loss, chunk, self._nan != "propagate", len(found), self._states.shape[1])
         if self._nan == "raise" and states[:, SKIPPED].any():
             raise arrays.find_nan(labels, predictions, weights, mask)
         return self._step(found, kinds, states, 1)
@@ -176,14 +177,14 @@ class GroupedAccumulator(Mergeable):
             with self._lock:
                 self._check_kinds(kinds)
                 rows = self._rows_of(found)
-                grouping.add_states(self._states, rows, states, sign, done)
+                add_states(self._states, rows, states, sign, done)
                 if kinds != self._kinds:
                     known = self._kinds or (None,) * len(kinds)
                     self._kinds = tuple(new or old for new, old in zip(kinds, known, strict=True))
         except BaseException:
             if done[0]:  # KeyboardInterrupt came after the states were added
                 with self._lock:
-                    grouping.add_states(self._states, rows, states, -sign, done)
+                    add_states(self._states, rows, states, -sign, done)
                     self._kinds = kinds_before
             raise
         return self

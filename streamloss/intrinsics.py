@@ -1,7 +1,7 @@
 """Intrinsics for what Numba cannot express: single instructions, attributes of functions, and views that cost nothing.
 
 Functions under `@intrinsic` are called by kernels; they write LLVM's representation themselves. The others, which take
-a builder, are called by intrinsics, here and in `operands`.
+a builder, are called by intrinsics, here and in `cpu.operands`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 from llvmlite import ir
 from llvmlite.binding import llvm_version_info
 from numba.core import types
@@ -17,6 +18,11 @@ from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
 SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
+
+# Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
+I64 = cast(Callable[[int], int], np.int64)
+# The sign of a signed index is tested, which costs more than the addition at that index.
+U64 = cast(Callable[[int], int], np.uint64)
 
 
 @intrinsic

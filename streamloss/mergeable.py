@@ -8,7 +8,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
-from . import cpu, stored
+from . import stored
+from .cpu.updates import check_formula
 from .losses import USER_FUNCTION, Formula, Loss, as_loss
 from .reduction import Reduction, as_reduction
 
@@ -36,7 +37,7 @@ class Mergeable(ABC):
         self._stderr = bool(stderr)
         self._lock = threading.Lock()
         if not self._loss.is_builtin:
-            cpu.check_formula(self._loss)
+            check_formula(self._loss)
 
     @property
     def loss(self) -> Loss:

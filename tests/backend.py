@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 from numba.core import config
 
-from streamloss import Accumulator, GroupedAccumulator, operands
+from streamloss import Accumulator, GroupedAccumulator
+from streamloss.cpu import operands
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 BLOCK = 96 if SIMULATED else operands.BLOCK  # 96 elements: all blocks of a simulated launch, once or more

@@ -449,14 +449,14 @@ def test_nan_raise_names_the_place():
 def test_an_interrupt_when_all_is_done_undoes_it(monkeypatch):
     acc = GroupedAccumulator().update([1.0], [3.0], by=[1])
     before = acc.to_bytes()
-    add_states = streamloss.grouping.add_states
+    add_states = streamloss.grouped.add_states
 
     def interrupted(*arguments):
         add_states(*arguments)
         if arguments[3] > 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("streamloss.grouping.add_states", interrupted)
+    monkeypatch.setattr("streamloss.grouped.add_states", interrupted)
     with pytest.raises(KeyboardInterrupt):
         acc.update([1.0, 2.0], [2.0, 4.0], by=[1, 2])
     assert acc.to_bytes() == before

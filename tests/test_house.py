@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +15,14 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_cached", "_parts", "_threads", "cuda", "durable", "html", "intrinsics"},
+    {"_cached", "_parts", "_threads", "cpu", "cuda", "durable", "html", "intrinsics"},
     {"_jit"},
-    {"elementary", "exact", "chunks", "losses", "operands"},
-    {"arrays", "blocks", "formulas", "reduction"},
-    {"entries", "keys", "squares", "stored", "weights"},
-    {"cpu", "cuda.numerics"},
-    {"cuda.elements", "grouping", "mergeable"},
+    {"chunks", "elementary", "exact", "losses", "cpu.operands"},
+    {"arrays", "error_free", "formulas", "reduction"},
+    {"keys", "stored", "cpu.blocks", "cpu.entries", "cuda.numerics"},
+    {"cpu.squares", "cpu.weights"},
+    {"cpu.updates"},
+    {"cuda.elements", "cpu.groups", "mergeable"},
     {"accumulator", "cuda.shares", "cuda.slots"},
     {"cuda.kernels"},
     {"cuda.compiling", "grouped", "warm"},
@@ -145,6 +147,12 @@ def test_every_module_has_its_layer():
     assert set(MODULES) == set(LAYER)
 
 
+def test_every_package_is_installed():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    folders = {path.parent.relative_to(ROOT.parent) for path in MODULES.values()}
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(".".join(folder.parts) for folder in folders)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_go_down_only(module):
     for target, name, late in internal_imports(module):
@@ -160,7 +168,12 @@ def test_imports_go_down_only(module):
 
 def test_the_walk_over_imports_sees_them_all():
     found = {(module, target) for module in MODULES for target, _, _ in internal_imports(module)}
-    assert {("cpu", "_jit"), ("cpu", "blocks"), ("accumulator", "exact"), ("files", "files.scoring")} <= found
+    assert {
+        ("cpu.updates", "_jit"),
+        ("cpu.updates", "cpu.blocks"),
+        ("accumulator", "exact"),
+        ("files", "files.scoring"),
+    } <= found
     assert {("files.opening", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
     assert {("", "losses"), ("", "files"), ("cli", "")} | LATE <= found
 

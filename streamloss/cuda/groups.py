@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays, grouping
+from .. import arrays
+from ..cpu.groups import carry_all
 from ..exact import STATE_WORDS, Words
 from ..keys import Coded, Codes
 from ..losses import Loss
@@ -57,7 +58,7 @@ def added(loss: Loss, operands: Views, codes: Codes, groups: int, omit: bool, wo
                     adder.queue(first, min(first + MOST, size), room.address, found, stream)
                 driver.fetch(room.address, found)
                 states += found.sum(axis=0)
-                grouping.carry_all(states)
+                carry_all(states)
     return states
 
 

@@ -1,7 +1,7 @@
 """The CUDA kernels: one source, which the compiler specialises for a loss and the form of a chunk.
 
 Every block of threads draws tiles of a chunk; a thread takes every THREADS-th element of a tile, its share. It cuts
-the terms of a share at two places (`streamloss.blocks` says how), adds the parts as integers, and looks once at the
+the terms of a share at two places (`streamloss.error_free` says how), adds the parts as integers, and looks once at the
 end whether all were inside their window and nothing was left. If so the sums go into its tallies; if not, it computes
 this share again and adds term by term to the digits in the device's memory, by integer atomics. No thread waits for
 another until all tiles are done; then the tallies of a block are added up, and its totals go to the digits.

@@ -9,9 +9,9 @@ from typing import Any
 
 import numba
 
-from .. import blocks, squares
+from .. import error_free
 from .._jit import FLAGS, known_to_numba
-from ..blocks import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN
+from ..error_free import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN
 from ..exact import (
     DIGIT_BITS,
     DIGIT_MASK,
@@ -30,15 +30,15 @@ INFINITY = EXPONENT_MASK << FRACTION_BITS
 HEADROOM = 4  # bits of a window kept free for larger terms to come
 WASTE = 32  # bits above what is needed, at which a window is given up
 
-exceeding, magic = known_to_numba(blocks.exceeding), known_to_numba(blocks.magic)
-exact_product = known_to_numba(squares.exact_product)
+exceeding, magic = known_to_numba(error_free.exceeding), known_to_numba(error_free.magic)
+exact_product = known_to_numba(error_free.exact_product)
 
 helper = numba.njit(**FLAGS)
 
 
 @helper
 def constants(window: int) -> tuple[float, float]:
-    """Return the two numbers whose addition cuts a term, see `streamloss.blocks`."""
+    """Return the two numbers whose addition cuts a term, see `streamloss.error_free`."""
     return magic(window - CUT), magic(window - 2 * CUT)
 
 

@@ -12,10 +12,11 @@ from numba import float64, int64
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import _jit, intrinsics
-from .blocks import CUT, I64, UNKNOWN, WITHOUT_SIGN, add_exactly, cut, magic
-from .exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
-from .intrinsics import VECTOR, bits, smaller
+from .. import _jit, intrinsics
+from ..error_free import CUT, WITHOUT_SIGN, cut, magic
+from ..exact import FRACTION_BITS, SUM_WORDS, carry, deposit, deposit_float
+from ..intrinsics import I64, VECTOR, bits, smaller
+from .blocks import UNKNOWN, add_exactly
 from .operands import BLOCK, item, part, room
 
 

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numba.core import types
 
-from . import _jit
-from .chunks import Operands
-from .formulas import form_of
-from .losses import Loss
+from .. import _jit
+from ..chunks import Operands
+from ..formulas import form_of
+from ..losses import Loss
 
 Entry: TypeAlias = Callable[..., None]
 

@@ -17,26 +17,11 @@ import numpy as np
 from numba import float64, int64
 from numba.core import types
 
-from . import _jit, _threads, intrinsics
-from ._jit import evaluate
-from .blocks import (
-    CUT,
-    HIGHEST_WINDOW,
-    I64,
-    MARGIN,
-    U64,
-    UNKNOWN,
-    WITHOUT_SIGN,
-    cut,
-    exceeding,
-    extremes,
-    magic,
-    prepare,
-)
-from .chunks import Chunk
-from .cpu import SERIAL
-from .entries import SCALARS, WORDS, entries
-from .exact import (
+from .. import _jit, _threads, intrinsics
+from .._jit import evaluate
+from ..chunks import Chunk
+from ..error_free import CUT, HIGHEST_WINDOW, WITHOUT_SIGN, cut, exact_product, exceeding, magic
+from ..exact import (
     COUNT,
     COUNTS,
     DIGIT_BITS,
@@ -64,10 +49,12 @@ from .exact import (
     deposit,
     deposit_float,
 )
-from .intrinsics import bits, larger, smaller
-from .losses import Loss
+from ..intrinsics import I64, U64, bits, larger, smaller
+from ..losses import Loss
+from .blocks import MARGIN, UNKNOWN, extremes, prepare
+from .entries import SCALARS, WORDS, entries
 from .operands import block, is_shared, item, portion, read_ahead, room, scratch, weigh
-from .squares import exact_product
+from .updates import SERIAL
 
 TILE = 512  # elements whose parts lie in the first-level cache
 SIDE = 4  # words of an element that lie side by side, to be added as one vector
@@ -274,8 +261,8 @@ def accumulate_groups(
 ) -> None:
     """Add the elements from start to stop of a chunk to the rows of `states` that their codes say; without carrying.
 
-    The other arguments are those of `cpu.accumulate`, and there are at most 2**20 elements. Weights that all elements
-    share are left to `_complete`.
+    The other arguments are those of `updates.accumulate`, and there are at most 2**20 elements. Weights that all
+    elements share are left to `_complete`.
     """
     terms, used_weights, counts = room(TILE, float64), room(TILE, float64), np.zeros(COUNTS, np.int64)
     weights_room, mask_room, codes_room = scratch(weights), scratch(mask), scratch(codes)

@@ -9,15 +9,27 @@ from typing import Any
 import numpy as np
 from numba import float64, int64
 
-from . import _jit, _threads, intrinsics
-from ._jit import evaluate
-from .blocks import I64, TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
-from .chunks import Chunk, Direct, Operands, Whole
+from .. import _jit, _threads, intrinsics
+from .._jit import evaluate
+from ..chunks import Chunk, Direct, Operands, Whole
+from ..exact import (
+    COUNT,
+    NONZERO,
+    SKIPPED,
+    STATE_WORDS,
+    SUM_WORDS,
+    TERMS,
+    WEIGHTS,
+    Words,
+    carry,
+    combine,
+    deposit_float,
+)
+from ..formulas import form_of
+from ..intrinsics import I64, smaller
+from ..losses import PRECOMPUTED, Loss
+from .blocks import TALLY_WORDS, UNKNOWN, add_exactly, add_quickly, prepare, settle
 from .entries import WORDS, Entry, entries, scalar_entries
-from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, SUM_WORDS, TERMS, WEIGHTS, Words, carry, combine, deposit_float
-from .formulas import form_of
-from .intrinsics import smaller
-from .losses import PRECOMPUTED, Loss
 from .operands import BLOCK, block, is_in_vectors, is_shared, part, past_line, room, scratch
 from .squares import accumulate_squares
 from .weights import add_shared, summed

@@ -16,8 +16,8 @@ from numba import float64
 from numba.core import types
 from numba.extending import intrinsic
 
-from . import _jit, intrinsics
-from .intrinsics import VECTOR, smaller
+from .. import _jit, intrinsics
+from ..intrinsics import VECTOR, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 

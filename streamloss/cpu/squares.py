@@ -11,27 +11,12 @@ from typing import Any
 
 from numba import float64, int64
 
-from . import _jit, intrinsics
-from .blocks import I64, UNKNOWN, add_exactly, prepare
-from .exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
-from .intrinsics import smaller
+from .. import _jit, intrinsics
+from ..error_free import exact_product
+from ..exact import COUNT, COUNTS, PRODUCTS, SUM_WORDS, TERM_SQUARES, WEIGHT_SQUARES, carry, deposit
+from ..intrinsics import I64, smaller
+from .blocks import UNKNOWN, add_exactly, prepare
 from .operands import BLOCK, block, is_one, room, scratch
-
-SPLITTER = 134217729.0  # 2**27 + 1 cuts a float64 into halves of 26 bits, whose products are exact
-
-
-@_jit.scalar
-def exact_product(a: float, b: float) -> tuple[float, float]:
-    """Return the product rounded, and what the rounding lost: Dekker (1971), doi:10.1007/BF01397083."""
-    product = a * b
-    shifted = SPLITTER * a
-    a_high = shifted - (shifted - a)
-    a_low = a - a_high
-    shifted = SPLITTER * b
-    b_high = shifted - (shifted - b)
-    b_low = b - b_high
-    lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    return product, lost if lost - lost == 0.0 else 0.0  # not finite: a product that overflowed, or NaN
 
 
 @_jit.routine
@@ -56,7 +41,7 @@ def accumulate_squares(
     stop: int,
     state: Any,
 ) -> None:
-    """Add the squares and products of the elements from start to stop; the arguments of `cpu.accumulate`."""
+    """Add the squares and products of the elements from start to stop; the arguments of `updates.accumulate`."""
     weights_room, mask_room = scratch(weights), scratch(mask)
     terms, used_weights = room(BLOCK, float64), room(BLOCK, float64)
     upper, lower, counts = room(BLOCK, float64), room(BLOCK, float64), room(COUNTS, int64)

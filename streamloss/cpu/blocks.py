@@ -1,10 +1,9 @@
 """Adding blocks of a chunk exactly, by vector instructions.
 
-A block of terms is summed without rounding by cutting every term t at the same two places. With a constant
-M = 1.5 * 2**52 * unit, the sum u = t + M is t rounded to a multiple of unit, and because all such u share one
-exponent, their bit patterns are integers that count units: sum(bits(u)) - n * bits(M) is their exact sum. What the
-rounding cut off, t - (u - M), is exact too and goes through the same step with a smaller unit. Integer sums may be
-reordered, so the compiler turns all of this into vector code without being allowed to round differently.
+A block of terms is summed without rounding by cutting every term t at the same two places, as `error_free` says. With
+a constant M, the bit patterns of all sums u = t + M count the same unit: sum(bits(u)) - n * bits(M) is their exact sum,
+and so for what the first cut has left. Integer sums may be reordered, so the compiler turns all of this into vector
+code without being allowed to round differently.
 
 This quick path needs a *window*: an exponent that no term of the block exceeds, so that the patterns add up, but not
 by so much that bits fall off the lower end. It checks both, and a block that fails (or brings NaN, an infinity, or
@@ -14,16 +13,16 @@ Both are exact; which one a block took shows in the time only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numba import float64, int64
 from numba.core import types
 
-from . import _jit, intrinsics
-from ._jit import evaluate
-from .exact import (
+from .. import _jit, intrinsics
+from .._jit import evaluate
+from ..error_free import CUT, HIGHEST_WINDOW, LOWEST_WINDOW, WITHOUT_SIGN, cut, cut_once, exceeding, magic
+from ..exact import (
     COUNT,
     DIGIT_BITS,
     DIGIT_MASK,
@@ -40,38 +39,22 @@ from .exact import (
     deposit,
     deposit_float,
 )
-from .intrinsics import bits, from_bits, larger, smaller
+from ..intrinsics import I64, U64, bits, larger, smaller
 from .operands import block, is_shared, item, part, portion, read_ahead, room, weigh
 
-CUT = 51  # bits that one cut takes from a term
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
 FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by one takes as long as ten cuts
 STEP = 256  # numbers that are split before they are added one by one
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
-HIGHEST_WINDOW = 1020  # above it the constant M overflows
-LOWEST_WINDOW = SMALLEST_EXPONENT + 2 * CUT  # below it the second unit is smaller than any float64
 UNKNOWN = -2000  # no window that the quick path could use
 
 TALLY_WORDS = 8  # what is set aside for a window: two amounts of two words, of terms and of weights
 
-WITHOUT_SIGN = 0x7FFF_FFFF_FFFF_FFFF
 LARGEST_SUBNORMAL = (1 << FRACTION_BITS) - 1
 HUGE_BITS = (HIGHEST_WINDOW + EXPONENT_BIAS) << FRACTION_BITS
 
-# Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
-I64 = cast(Callable[[int], int], np.int64)
-# The sign of a signed index is tested, which costs more than the addition at that index.
-U64 = cast(Callable[[int], int], np.uint64)
-
-
 # --------------------------------------------------------------------------------------------------- quick path
-
-
-@_jit.scalar
-def magic(unit: int) -> float:
-    """1.5 * 2**52 * 2**unit: adding it rounds to a multiple of 2**unit, which is from -1074 to 971."""
-    return from_bits(((unit + FRACTION_BITS + EXPONENT_BIAS) << FRACTION_BITS) | (1 << (FRACTION_BITS - 1)))
 
 
 @_jit.scalar
@@ -93,26 +76,6 @@ def settle(tally: Any, place: int, window: int, total: Any) -> None:
             deposit(total, tally[place], exponent)
             tally[place] = 0
             place += 1
-
-
-@_jit.scalar
-def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
-    """Cut a number at two places, given by `magic` of their units.
-
-    Returns the bit patterns that count units of the two parts, and a word that is 0, but for its sign bit, if these are
-    all of the number.
-    """
-    u = value + high
-    rest = value - (u - high)
-    v = rest + low
-    return bits(u), bits(v), bits(v - low) ^ bits(rest)
-
-
-@_jit.scalar
-def cut_once(value: float, high: float) -> tuple[int, int]:
-    """Cut a number at one place; return the pattern and the word that `cut` describes."""
-    u = value + high
-    return bits(u), bits(u - high) ^ bits(value)
 
 
 @_jit.scalar
@@ -220,13 +183,6 @@ def _add_quickly(loss: Any, elements: Any, windows: Any, once: Any, tally: Any, 
 
 
 # --------------------------------------------------------------------------------------------------- careful path
-
-
-@_jit.scalar
-def exceeding(top: int) -> int:
-    """Return the exponent of a power of two above the number with these bits, at least -1023."""
-    small = top < 1 << (FRACTION_BITS - 1)  # so that the last cut of a subnormal number leaves nothing
-    return (top >> FRACTION_BITS) - EXPONENT_BIAS + 1 - small
 
 
 @_jit.routine
