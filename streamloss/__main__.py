@@ -1,6 +1,6 @@
 """Lets `python -m streamloss` run the command."""
 
-from .cli import main
+from streamloss_command import main
 
 if __name__ == "__main__":
     main()

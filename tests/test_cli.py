@@ -335,6 +335,7 @@ def test_a_progress_bar_on_a_terminal(flights_path):
 
 
 COMMAND = [sys.executable, "-c", "import streamloss_command as c; c.main()"]
+MODULE = [sys.executable, "-m", "streamloss"]
 
 
 @pytest.mark.parametrize("seconds", [0.15, 0.3, 0.5, 0.8, 1.2])
@@ -365,14 +366,17 @@ streamloss_command.main()
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [(COMMAND, signal.SIGINT, 130), (COMMAND, signal.SIGTERM, 143), (MODULE, signal.SIGTERM, 143)],
+)
+def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path, command, number, code):
     rows = 3_000_000
     text = "y,p\n" + "1.25,2.5\n" * rows
     (tmp_path / "t.csv").write_text(text)
     arguments = ["score", "t.csv", "--labels", "y", "--predictions", "p", "--checkpoint", "run.ckpt", "--json"]
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
-    child = subprocess.Popen([*COMMAND, *arguments, "--checkpoint-every", "0"], stderr=subprocess.PIPE, **options)
+    child = subprocess.Popen([*command, *arguments, "--checkpoint-every", "0"], stderr=subprocess.PIPE, **options)
     while not (tmp_path / "run.ckpt").exists() and child.poll() is None:
         time.sleep(0.002)
     child.send_signal(number)

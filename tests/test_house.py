@@ -174,7 +174,7 @@ def test_the_walk_over_imports_sees_them_all():
         ("accumulator", "exact"),
         ("files", "files.scoring"),
     } <= found
-    assert {("files.opening", "files.source"), ("files.scoring", "accumulator"), ("__main__", "cli")} <= found
+    assert {("files.opening", "files.source"), ("files.scoring", "accumulator"), ("cli", "files.report")} <= found
     assert {("", "losses"), ("", "files"), ("cli", "")} | LATE <= found
 
 
