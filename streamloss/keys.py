@@ -239,7 +239,7 @@ def _range(values: npt.NDArray[Any]) -> tuple[int, int]:
 
 def _above(low: int, values: npt.NDArray[Any], dtype: type[np.integer[Any]]) -> npt.NDArray[Any]:
     """Return how far integers of any dtype are above the lowest: if both wrap around, the difference is still right."""
-    if low == 0 and values.itemsize == np.dtype(dtype).itemsize:
+    if low == 0 and values.itemsize == np.dtype(dtype).itemsize and values.dtype.isnative:
         return values.view(dtype)
     if values.size <= SLICE or values.ndim != 1:
         narrow = values.astype(dtype)

@@ -275,12 +275,12 @@ def test_whole_numbers_wherever_they_lie(low, spread):
     assert GroupedAccumulator().update_losses(labels, by=array).result("sum") == sums
 
 
-@pytest.mark.parametrize("dtype", [*"bBhHiIlLqQ"])
-@pytest.mark.parametrize("groups", [20, 128, 256])
+@pytest.mark.parametrize("dtype", [*"bBhHiIlLqQ", ">i2", ">i4", ">u8"])
+@pytest.mark.parametrize("groups", [20, 128, 256, 900])
 def test_whole_numbers_of_many_rows_at_either_end_of_their_dtype(dtype, groups):
     rows, bounds = 2 * keys.SLICE + 5, np.iinfo(dtype)
     for low in {int(bounds.min), 0, 1, int(bounds.max) - groups + 1}:
-        if low + groups - 1 > bounds.max:
+        if not bounds.min <= low <= bounds.max - groups + 1:
             continue
         by = (low + np.arange(rows, dtype=object) * 7 % groups).astype(dtype)
         kept, ones = by.copy(), np.ones(rows)
