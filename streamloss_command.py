@@ -6,9 +6,11 @@ SIGTERM, by which the system asks a program to end, has the effect of Ctrl-C onc
 import os
 import signal
 import sys
+from threading import Timer
 
 INTERRUPTED = 130
 TERMINATED = 143
+LATER = 0.01  # seconds
 
 before = signal.getsignal(signal.SIGINT)
 if before is signal.default_int_handler:  # not where the shell has it ignored
@@ -27,9 +29,18 @@ def _open_standard_streams() -> None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
 
 
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Repeat an interrupt that came while an object was finalized, where Python reports exceptions and goes on."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        Timer(LATER, os.kill, (os.getpid(), signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def main() -> None:
     """Load the command and run it."""
     _open_standard_streams()
+    sys.unraisablehook = _interrupt_again
     from streamloss.cli import main as run
 
     terminated = False

@@ -354,6 +354,29 @@ def test_ctrl_c_is_quiet_from_the_beginning(flights_path, seconds):
         assert child.returncode == 130
 
 
+def test_ctrl_c_while_an_object_is_finalized_is_not_lost():
+    script = """
+import sys, time
+import streamloss.cli, streamloss_command
+
+class Finalized:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+def run():
+    try:
+        Finalized()
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+streamloss.cli.main = run
+streamloss_command.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=False, timeout=50)
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
 def test_ctrl_c_after_the_result_changes_nothing_any_more():
     script = """
 import atexit, os, signal, sys
