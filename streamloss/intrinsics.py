@@ -17,6 +17,7 @@ from numba.core.cgutils import alloca_once
 from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
+LINE = 64  # bytes of a cache line, and bits of a word
 SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
 
 # Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
@@ -120,6 +121,20 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.uint64, array.dtype), generate
+
+
+@intrinsic
+def true_of_line(typing: Any, array: Any, index: Any) -> Any:
+    """Count the LINE bools of an array from an index on that are True, by a few instructions."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bytes_of_line, word = ir.VectorType(ir.IntType(8), LINE), ir.IntType(LINE)
+        data = context.make_array(array)(context, builder, args[0]).data
+        line = builder.load(builder.bitcast(builder.gep(data, [args[1]]), bytes_of_line.as_pointer()), align=1)
+        are_true = builder.icmp_unsigned("!=", line, ir.Constant(bytes_of_line, None))
+        return builder.ctpop(builder.bitcast(are_true, word))
+
+    return types.int64(array, types.int64), generate
 
 
 def _select(comparison: str) -> Any:

@@ -40,7 +40,7 @@ from ..exact import (
     deposit_float,
 )
 from ..intrinsics import I64, U64, bits, larger, smaller
-from .operands import block, is_shared, item, part, portion, read_ahead, room, weigh
+from .operands import block, is_shared, item, kept, part, portion, read_ahead, room, weigh
 
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
 FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by one takes as long as ten cuts
@@ -83,14 +83,13 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
     """Cut the terms of a tile at two places and its weights at one, or two if `twice` is not None.
 
     Returns the sums of the bit patterns of the parts: of the terms' upper and lower, of the weights' upper and lower;
-    whether anything was outside its window, or left below the last cut (both 0 if not); and how many elements the mask
-    keeps, and how many weights are not 0.
+    whether anything was outside its window, or left below the last cut (both 0 if not); and how many weights are not 0.
     """
     intrinsics.wide_vectors()
     formula, parameters, omit = loss
     labels, predictions, weights, mask, summed = elements
     high, low, weight_high, weight_low = constants
-    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
+    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = nonzero = 0
     for i in range(labels.size):
         label, prediction = float64(labels[i]), float64(predictions[i])
         keep = item(mask, i)
@@ -104,7 +103,6 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
         if omit is not None:
             probe = (prediction - label) + float64(item(weights, i))
             left |= bits(probe - probe)  # not 0 for NaN, and for infinities, which are rare enough to look at again
-        kept += keep
         if not is_shared(summed):
             weight = float64(item(summed, i)) if keep else 0.0
             if twice is None:
@@ -117,7 +115,7 @@ def cut_tile(loss: Any, elements: Any, constants: Any, twice: Any) -> Any:
             left |= more
             nonzero += weight != 0.0
     # 0 and -0 are the same number.
-    return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left & WITHOUT_SIGN, kept, nonzero
+    return high_sum, low_sum, weight_high_sum, weight_low_sum, outside, left & WITHOUT_SIGN, nonzero
 
 
 @_jit.scalar
@@ -131,7 +129,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         magic(windows[1] - 2 * CUT),
     )
     n = labels.size
-    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = kept = nonzero = 0
+    high_sum = low_sum = weight_high_sum = weight_low_sum = outside = left = nonzero = 0
     size = portion(labels)
     for start in range(0, n, size):
         stop = smaller(start + size, n)
@@ -147,8 +145,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         weight_low_sum += tile[3]
         outside |= tile[4]
         left |= tile[5]
-        kept += tile[6]
-        nonzero += tile[7]
+        nonzero += tile[6]
     if (outside >> FRACTION_BITS) != 0 or left != 0:
         return False
     stash(tally, I64(0), high_sum - n * bits(constants[0]))
@@ -158,7 +155,7 @@ def quick(loss: Any, elements: Any, windows: Any, twice: Any, tally: Any, counts
         if twice is not None:
             stash(tally, I64(6), weight_low_sum - n * bits(constants[3]))
         counts[NONZERO] += nonzero
-    counts[COUNT] += kept
+    counts[COUNT] += kept(mask, n)
     return True
 
 

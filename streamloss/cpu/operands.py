@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .. import _jit, intrinsics
-from ..intrinsics import VECTOR, smaller
+from ..intrinsics import LINE, VECTOR, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -144,6 +144,32 @@ def item(typing: Any, operand: Any, i: Any) -> Any:
         return context.unpack_value(builder, array.dtype, builder.gep(data, [place], inbounds=True))
 
     return array.dtype(operand, types.int64), load
+
+
+def kept(mask: Any, size: int) -> Any:
+    """Return how many elements of a block the mask keeps."""
+
+
+@_jit.by_type(kept, **_jit.NO_COUNTS)
+def _kept(mask: Any, size: Any) -> Any:
+    if isinstance(mask, types.NoneType):
+        return lambda mask, size: size
+    if isinstance(mask, types.BaseTuple):
+        return lambda mask, size: VECTOR * count_true(mask[0])
+    return lambda mask, size: count_true(mask)
+
+
+@_jit.routine
+def count_true(bools: Any) -> int:
+    """Return how many of an array are True."""
+    intrinsics.not_inlined()
+    found = 0
+    lines = bools.size // LINE * LINE
+    for i in range(0, lines, LINE):
+        found += intrinsics.true_of_line(bools, i)
+    for i in range(lines, bools.size):
+        found += bools[i]
+    return found
 
 
 @_jit.scalar
