@@ -17,7 +17,7 @@ from numba.core.cgutils import alloca_once
 from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
-LINE = 64  # bytes of a cache line, and bits of a word
+WORD = 64  # bools that are counted at once: as many as an integer has bits
 SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
 
 # Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.
@@ -124,14 +124,14 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
-def true_of_line(typing: Any, array: Any, index: Any) -> Any:
-    """Count the LINE bools of an array from an index on that are True, by a few instructions."""
+def true_of_word(typing: Any, array: Any, index: Any) -> Any:
+    """Count the WORD bools of an array from an index on that are True, by a few instructions."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bytes_of_line, word = ir.VectorType(ir.IntType(8), LINE), ir.IntType(LINE)
+        bools, word = ir.VectorType(ir.IntType(8), WORD), ir.IntType(WORD)
         data = context.make_array(array)(context, builder, args[0]).data
-        line = builder.load(builder.bitcast(builder.gep(data, [args[1]]), bytes_of_line.as_pointer()), align=1)
-        are_true = builder.icmp_unsigned("!=", line, ir.Constant(bytes_of_line, None))
+        loaded = builder.load(builder.bitcast(builder.gep(data, [args[1]]), bools.as_pointer()), align=1)
+        are_true = builder.icmp_unsigned("!=", loaded, ir.Constant(bools, None))
         return builder.ctpop(builder.bitcast(are_true, word))
 
     return types.int64(array, types.int64), generate

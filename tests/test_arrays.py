@@ -618,3 +618,15 @@ def chunks(draw):
 def test_any_combination_of_forms_gives_the_bits_of_the_plain_form(chunk):
     (labels, predictions, weights, mask), expected = chunk
     assert seen(labels, predictions, weights, mask=mask) == seen(*expected)
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 2047, 2048, 2112])
+def test_masks_are_counted_whatever_their_bytes(size):
+    rng = np.random.default_rng(size)
+    labels, predictions = rng.random((2, size), dtype=np.float32)
+    mask = rng.integers(0, 4, size, dtype=np.uint8).view(np.bool_)
+    kept = mask.view(np.uint8) != 0
+    masked = Accumulator().update(labels, predictions, mask=mask)
+    masked.update(labels, predictions, mask=mask)  # once more, with the window known
+    assert masked.count == 2 * np.count_nonzero(kept)
+    assert masked == Accumulator().update(labels[kept], predictions[kept]).update(labels[kept], predictions[kept])

@@ -17,7 +17,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .. import _jit, intrinsics
-from ..intrinsics import LINE, VECTOR, smaller
+from ..intrinsics import VECTOR, WORD, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -164,10 +164,10 @@ def count_true(bools: Any) -> int:
     """Return how many of an array are True."""
     intrinsics.not_inlined()
     found = 0
-    lines = bools.size // LINE * LINE
-    for i in range(0, lines, LINE):
-        found += intrinsics.true_of_line(bools, i)
-    for i in range(lines, bools.size):
+    whole = bools.size // WORD * WORD
+    for i in range(0, whole, WORD):
+        found += intrinsics.true_of_word(bools, i)
+    for i in range(whole, bools.size):
         found += bools[i]
     return found
 
