@@ -119,6 +119,7 @@ def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[st
     Every call should have been made once, to warm caches and compilers.
     """
     best = {name: Timed(float("inf"), None) for name in calls}
+    ranks = {name: (True, float("inf")) for name in calls}  # of the best: whether it was disturbed, and its seconds
     counted, spent = dict.fromkeys(calls, 0), dict.fromkeys(calls, 0.0)
     for turn in range(LONGEST * turns if turns > 1 else 1):
         for name, call in calls.items():
@@ -129,8 +130,10 @@ def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[st
             result = call()
             seconds = time.perf_counter() - begin
             spent[name] += seconds
-            counted[name] += taken() - before <= TAKEN * seconds * (os.cpu_count() or 1)
-            best[name] = min(best[name], Timed(seconds, result), key=lambda timed: timed.seconds)
+            disturbed = taken() - before > TAKEN * seconds * (os.cpu_count() or 1)
+            counted[name] += not disturbed
+            if (disturbed, seconds) < ranks[name]:
+                ranks[name], best[name] = (disturbed, seconds), Timed(seconds, result)
     return best
 
 

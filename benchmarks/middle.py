@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -56,8 +55,11 @@ def _serial(arrays: Arrays) -> None:
 
 def _parallel(arrays: Arrays) -> None:
     """With the switch at 0, so that every update is shared among all threads."""
-    with patch.object(updates, "SERIAL", 0):
+    serial, updates.SERIAL = updates.SERIAL, 0
+    try:
         _update(arrays)
+    finally:
+        updates.SERIAL = serial
 
 
 def show(rows: list[Row]) -> str:

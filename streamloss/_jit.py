@@ -35,8 +35,8 @@ FLAGS = {
 # Helpers that Python never calls need no wrappers, which take a third of the compile time.
 INNER = {**FLAGS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": True}
 
-# For code that makes no arrays: without reference counts it compiles in nine tenths of the time, and makes no owner for
-# each array that Python passes, which takes 60 ns. Functions without this option inherit their caller's setting.
+# For code that makes no arrays: without reference counts it compiles in nine tenths of the time, and needs no owner
+# object, 60 ns, for each array that Python passes. Functions without this option inherit their caller's setting.
 NO_COUNTS = {"_nrt": False}
 
 
@@ -44,7 +44,7 @@ NO_COUNTS = {"_nrt": False}
 def _sources() -> str:
     """Return a digest of the package's sources: Numba's cache looks for changes in the kernel's own file only."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -94,11 +94,15 @@ def arithmetic(function: F) -> F:
 
 
 class Cache(FunctionCache):
-    """Numba's cache, without the imports that it does before it loads machine code.
+    """Numba's cache, for code made of several files, and without the imports that it does before it loads any.
 
     Numba imports everything that compiled code might call, which takes 0.3 s where SciPy is installed. Our machine code
     calls Numba's runtime and the C library only.
     """
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        """Return what machine code is kept under: another package's is never loaded."""
+        return (*super()._index_key(sig, codegen), _sources())
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the machine code that is kept for a signature, or None."""
@@ -120,13 +124,16 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], allocates: bool = False) -> None:
         self._function, self._allocates = function, allocates
 
-    @cached_property
-    def _plain(self) -> Any:
+    def _dispatcher(self) -> Any:
         return numba.njit(no_cfunc_wrapper=True, _nrt=self._allocates, **FLAGS)(self._function)
 
     @cached_property
+    def _plain(self) -> Any:
+        return self._dispatcher()
+
+    @cached_property
     def _kept(self) -> Any:
-        dispatcher = numba.njit(no_cfunc_wrapper=True, _nrt=self._allocates, **FLAGS)(self._function)
+        dispatcher = self._dispatcher()
         try:
             dispatcher._cache = Cache(self._function)
         except RuntimeError:  # Numba found no folder that it could write to
@@ -162,7 +169,7 @@ class Formula(types.Opaque):
     @classmethod
     def of(cls, function: Callable[..., Any], name: str) -> Formula:
         """Return the type for `function`; `name` identifies what it computes, in other processes too."""
-        formula = cls(f"{name} {_sources()}")
+        formula = cls(name)
         cls.functions.setdefault(formula.name, function)
         return formula
 

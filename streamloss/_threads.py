@@ -61,11 +61,12 @@ def _forget_workers() -> None:
 
 
 # The lock is taken for the fork: if another thread compiled meanwhile, it would stay locked in the child for ever.
-os.register_at_fork(
-    before=global_compiler_lock.acquire,
-    after_in_parent=global_compiler_lock.release,
-    after_in_child=_forget_workers,
-)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_forget_workers,
+    )
 
 
 def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
@@ -104,8 +105,14 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     finally:
         while _take(tickets):
             wanted -= 1
-        for _ in range(wanted):
-            result, error = done.get()
+        while wanted:
+            try:
+                result, error = done.get()
+            except BaseException as interrupt:  # all are waited for all the same: they write to the caller's arrays
+                stopped = True
+                errors.append(interrupt)
+                continue
+            wanted -= 1
             results += result
             errors += [error] if error else []
     if errors:

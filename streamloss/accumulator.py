@@ -16,7 +16,7 @@ from .cuda import backend, ordinal
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, TERMS, WEIGHTS, Words
 from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
-from .reduction import Reduction, as_reduction, quotient, reduce, standard_error
+from .reduction import Reduction, quotient, reduce, standard_error
 
 NUMBERS = frozenset({float, np.float64})  # types of single numbers, which are added without an array around them
 NUMBER_OR_NONE = NUMBERS | {type(None)}
@@ -199,6 +199,9 @@ class Accumulator(Mergeable):
 
     def _add(self, adder: Adder, labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) -> Accumulator:
         before = self._base
+        if type(labels) is not arrays.ARRAY and getattr(labels, "is_cpu", False):  # a tensor of torch
+            labels, predictions = arrays.from_torch(labels), arrays.from_torch(predictions)
+            weights = arrays.from_torch(weights)
         plain = mask is None and out is None and self._device is None
         operands = arrays.ready(labels, predictions, weights) if plain else None
         if operands is not None:
@@ -298,7 +301,7 @@ class Accumulator(Mergeable):
             For an unknown name, and for "none": the single losses are not kept.
 
         """
-        return reduce(self._state, self._reduction if reduction is None else as_reduction(reduction))
+        return reduce(self._state, self._chosen(reduction))
 
     def standard_error(self, reduction: str | Reduction | None = None) -> float:
         """Return the standard error of the result, from the same pass; needs `stderr=True`.
@@ -336,7 +339,7 @@ class Accumulator(Mergeable):
 
         """
         self._check_stderr()
-        return standard_error(self._state, self._reduction if reduction is None else as_reduction(reduction))
+        return standard_error(self._state, self._chosen(reduction))
 
     @property
     def device(self) -> str:
@@ -416,9 +419,8 @@ class Accumulator(Mergeable):
 
     def _evidence(self) -> str:
         """Return the number of elements and the result, as `repr` shows them."""
-        shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
         skipped = f", skipped={self.skipped_count:_}" if self.skipped_count else ""
-        return f"n={self.count:_}{skipped}, {shown}={self.result(shown)!r}"
+        return f"n={self.count:_}{skipped}, {self._shown}={self.result(self._shown)!r}"
 
     def _repr_html_(self) -> str:
         shown = [reduction for reduction in Reduction if reduction is not Reduction.NONE]

@@ -48,13 +48,9 @@ def ready(labels: Any, predictions: Any, weights: Any) -> Whole | None:
 
     Small updates spend most of their time here.
     """
-    if type(labels) is not ARRAY:
-        if type(labels).__module__ != "torch" or not getattr(labels, "is_cpu", False):
-            return None
-        labels, predictions, weights = from_torch(labels), from_torch(predictions), from_torch(weights)
-        if type(labels) is not ARRAY:
-            return None
-    if type(predictions) is not ARRAY or labels.flags.num & predictions.flags.num & READY != READY:
+    if type(labels) is not ARRAY or type(predictions) is not ARRAY:
+        return None
+    if labels.flags.num & predictions.flags.num & READY != READY:
         return None
     shape, dtype, other = labels.shape, labels.dtype, predictions.dtype
     if predictions.shape != shape or (dtype is not FLOAT32 and dtype is not FLOAT64):
@@ -139,7 +135,12 @@ def as_numbers(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
         return value
     if dtype.name == "bfloat16":  # of ml_dtypes
         return value.view(BFLOAT16)
-    raise TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
+    raise no_number(name, dtype)
+
+
+def no_number(name: str, dtype: object) -> TypeError:
+    """Return the error for a dtype that does not convert exactly to float64."""
+    return TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
 
 
 def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
@@ -147,6 +148,7 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
     The mask of a numpy.ma array goes into `masks`, with the value by which it keeps an element.
     """
+    value = from_torch(value)
     if type(value) is ARRAY:
         return value
     if isinstance(value, np.ma.MaskedArray):
@@ -157,7 +159,7 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
         raise TypeError(f"{name} lies on a CUDA device, expected host memory; copy it first, with .cpu() or .get()")
     try:
         if hasattr(value, "detach"):  # a torch tensor: one that requires grad, or is bfloat16, refuses np.asarray
-            value = value.detach()
+            value = value.detach().resolve_neg()
             if str(value.dtype) == "torch.bfloat16":
                 return value.view(sys.modules["torch"].int16).numpy().view(BFLOAT16)
         return np.asarray(value)
@@ -170,47 +172,67 @@ def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
     """Return the argument `mask` as an array of bool."""
     array = as_array("mask", value, masks)
     if array.dtype != BOOL:
-        raise TypeError(f"mask must be bool (True keeps an element), got dtype {array.dtype}; write mask != 0")
+        raise no_mask(array.dtype)
     return array
+
+
+def no_mask(dtype: object) -> TypeError:
+    """Return the error for a mask of another dtype than bool."""
+    return TypeError(f"mask must be bool (True keeps an element), got dtype {dtype}; write mask != 0")
 
 
 def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     """Return a view with as many dimensions as `shape`, each 1 or equal; ValueError if neither rule allows it."""
     if array.shape == shape:
         return array
-    if array.ndim < len(shape):
-        fits = array.shape == shape[: array.ndim]
-    else:
-        fits = array.ndim == len(shape) and all(a in (1, b) for a, b in zip(array.shape, shape, strict=True))
-    if not fits:
-        trailing = array.ndim < len(shape) and array.shape == shape[len(shape) - array.ndim :]
-        raise ValueError(
-            f"{name} must be a scalar, or have the leading dimensions of the elements, or as many dimensions, each 1 or"
-            f" equal; got shape {array.shape} for elements of shape {shape}"
-            + (
-                f"; along the last dimensions, write {name}.reshape({(1,) * (len(shape) - array.ndim) + array.shape})"
-                if trailing
-                else ""
-            )
-        )
+    if not fits(array.shape, shape):
+        raise misfit(name, tuple(array.shape), shape)
     return array.reshape(array.shape + (1,) * (len(shape) - array.ndim))
+
+
+def fits(shape: tuple[int, ...], elements: tuple[int, ...]) -> bool:
+    """Whether weights or a mask of that shape go with elements of the other: by samples, or by the same dimensions."""
+    if len(shape) < len(elements):
+        return shape == elements[: len(shape)]
+    return len(shape) == len(elements) and all(a in (1, b) for a, b in zip(shape, elements, strict=True))
+
+
+def misfit(name: str, shape: tuple[int, ...], elements: tuple[int, ...], where: str = "") -> ValueError:
+    """Return the error for a shape that does not fit."""
+    missing = len(elements) - len(shape)
+    trailing = missing > 0 and shape == elements[missing:]
+    return ValueError(
+        f"{name} must be a scalar, or have the leading dimensions of the elements, or as many dimensions, each 1 or"
+        f" equal; got shape {shape}{where} for elements of shape {elements}"
+        + (f"; along the last dimensions, write {name}.reshape({(1,) * missing + shape})" if trailing else "")
+    )
 
 
 def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
     """Return the argument `out`, if terms can be written to it."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
-    if out.dtype not in FLOATS:
-        raise TypeError(f"out must be float32 or float64, got dtype {out.dtype}")
+    check_out(out, str(out.dtype), shape, out.flags.writeable)
+    if any(isinstance(array, np.ndarray) and overlap(out, array) for array in inputs):
+        raise shared_out()
+    return np.asarray(out)
+
+
+def check_out(out: Any, dtype: str, shape: tuple[int, ...], writable: bool) -> None:
+    """Refuse an array, or a view of one on a device, that terms cannot be written to."""
+    if dtype not in ("float32", "float64"):
+        raise TypeError(f"out must be float32 or float64, got dtype {dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have the shape of the elements, {shape}, got {out.shape}")
-    if not out.flags.writeable:
+    if not writable:
         raise ValueError("out must be writable, got a read-only array")
-    if any(isinstance(array, np.ndarray) and overlap(out, array) for array in inputs):
-        raise ValueError("out must not share memory with the other arguments")
     if out.size and any(stride == 0 and length > 1 for stride, length in zip(out.strides, shape, strict=True)):
         raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
-    return np.asarray(out)
+
+
+def shared_out() -> ValueError:
+    """Return the error for an `out` in the memory of another argument."""
+    return ValueError("out must not share memory with the other arguments")
 
 
 def overlap(a: Array, b: Array) -> bool:

@@ -2,7 +2,8 @@
 
 A chunk whose arrays are contiguous float32 or float64 is read where it lies (`Direct`). Anything else (other dtypes,
 strides, numpy.ma masks, weights that do not repeat with one period) is copied piece by piece, never as a whole
-(`Staged`). Because a sum has no order, arrays that are both in Fortran order are read as their transposes.
+(`Staged`), unless it is but one piece. Because a sum has no order, arrays that are both in Fortran order are read as
+their transposes.
 """
 
 from __future__ import annotations
@@ -156,14 +157,21 @@ class Staged:
 Chunk: TypeAlias = Direct | Staged
 
 
-def stage(array: Array) -> Array:
-    """Return a contiguous one-dimensional array in the smaller of float32 and float64 that holds the values exactly."""
+def as_floats(array: Array) -> Array:
+    """Return an array that kernels read, in the smaller of float32 and float64 that holds the values exactly."""
+    if array.dtype in FLOATS and array.flags.num & READY == READY:
+        return array
     if array.dtype == BFLOAT16:
-        upper = array["bfloat16"].astype(np.uint32)
+        upper = array["bfloat16"].astype(np.uint32, order="C")
         upper <<= 16
-        return upper.view(np.float32).reshape(-1)
-    target = FLOAT32 if array.dtype in EXACT_IN_FLOAT32 or array.dtype.newbyteorder("=") == FLOAT32 else FLOAT64
-    return np.ascontiguousarray(array, dtype=target).reshape(-1)
+        return upper.view(np.float32)
+    is_narrow = array.dtype in EXACT_IN_FLOAT32 or array.dtype.newbyteorder("=") == FLOAT32
+    return array.astype(FLOAT32 if is_narrow else FLOAT64, order="C")
+
+
+def stage(array: Array) -> Array:
+    """Return the values of an array in one dimension, as kernels read them."""
+    return as_floats(array).reshape(-1)
 
 
 class NotInPlaceError(Exception):
@@ -171,19 +179,32 @@ class NotInPlaceError(Exception):
 
 
 def in_place(arguments: Arguments, codes: Array | None = None) -> Direct:
-    """Make a chunk that is read in place; NotInPlaceError if that cannot be. Codes have the shape (rows, 1, ...)."""
+    """Make a chunk that is read in place; NotInPlaceError if that cannot be. Codes have the shape (rows, 1, ...).
+
+    Of a chunk of one piece, what is not as kernels read it is copied now, and the copy read in place.
+    """
     labels, predictions, weights, mask, out, masks = arguments
-    if masks or labels.dtype not in FLOATS or predictions.dtype not in FLOATS:
+    if masks:
         raise NotInPlaceError
     flags = labels.flags.num & predictions.flags.num
-    if flags & READY != READY:
-        if flags & READY_TRANSPOSED != READY_TRANSPOSED:
-            raise NotInPlaceError
+    are_floats = labels.dtype in FLOATS and predictions.dtype in FLOATS
+    if are_floats and flags & READY == READY:
+        pass
+    elif are_floats and flags & READY_TRANSPOSED == READY_TRANSPOSED:
         labels, predictions = labels.T, predictions.T
         weights = weights.T if isinstance(weights, np.ndarray) else weights
         mask = None if mask is None else mask.T
         out = None if out is None else out.T
         codes = None if codes is None else codes.T
+    elif labels.size <= PIECE:
+        same = predictions is labels  # losses that have been computed already
+        labels = as_floats(labels)
+        predictions = labels if same else as_floats(predictions)
+    else:
+        raise NotInPlaceError
+    if labels.size <= PIECE:
+        weights = as_floats(weights) if isinstance(weights, np.ndarray) else weights
+        mask = mask if mask is None or mask.flags.num & READY == READY else mask.copy()
     shape = labels.shape
     read_weights: float | Array | Shared | None
     if not isinstance(weights, np.ndarray):

@@ -79,12 +79,12 @@ def command() -> None:
     type=click.FloatRange(min=0),
     default=5.0,
     metavar="SECONDS",
-    help="Write the checkpoint so often; default: every 5 seconds.",
+    help="Least number of seconds between two checkpoints; default: 5.",
 )
 @click.option("--save-state", metavar="FILE", help="Write the state, for `streamloss merge` and Python.")
 @click.option("--losses-out", metavar="FILE", help="Write every single loss to this .parquet or .npy file.")
 @click.option("--plot", metavar="FILE", help="Draw the running loss, or a bar for each group, e.g. to a .png file.")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Default: all cores.")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Default: all cores.")
 @_shown
 def score(
     sources: tuple[str, ...],

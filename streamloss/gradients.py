@@ -105,4 +105,6 @@ def kept(labels: Any, predictions: Any, weights: Any, mask: Any, omit: bool) -> 
     for operand in (arguments.labels, arguments.predictions, arguments.weights) if omit else ():
         if isinstance(operand, np.ndarray):
             present &= ~np.isnan(stage(operand).reshape(operand.shape))
+        elif operand is not None:  # one weight for all
+            present &= operand == operand
     return present

@@ -16,7 +16,7 @@ from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, Words
 from .keys import Key
 from .losses import PRECOMPUTED, Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
-from .reduction import Reduction, as_reduction, reduce, standard_error
+from .reduction import Reduction, reduce, standard_error
 
 Default = TypeVar("Default")
 SHOWN = 50  # groups, in a notebook
@@ -172,9 +172,9 @@ class GroupedAccumulator(Mergeable):
         if not found:
             return self
         done = np.zeros(1, np.int64)
-        kinds_before = self._kinds
         try:
             with self._lock:
+                kinds_before = self._kinds
                 self._check_kinds(kinds)
                 rows = self._rows_of(found)
                 add_states(self._states, rows, states, sign, done)
@@ -205,14 +205,14 @@ class GroupedAccumulator(Mergeable):
 
     def result(self, reduction: str | Reduction | None = None) -> dict[Key, float]:
         """Return the loss of each group so far; see `Accumulator.result`."""
-        chosen = self._reduction if reduction is None else as_reduction(reduction)
+        chosen = self._chosen(reduction)
         found, states = self._canonical()
         return {key: reduce(state, chosen) for key, state in zip(found, states, strict=True)}
 
     def standard_error(self, reduction: str | Reduction | None = None) -> dict[Key, float]:
         """Return the standard error of each group's result; see `Accumulator.standard_error`."""
         self._check_stderr()
-        chosen = self._reduction if reduction is None else as_reduction(reduction)
+        chosen = self._chosen(reduction)
         found, states = self._canonical()
         return {key: standard_error(state, chosen) for key, state in zip(found, states, strict=True)}
 
@@ -220,7 +220,7 @@ class GroupedAccumulator(Mergeable):
         """Return all groups together: what an `Accumulator` that saw the same rows would be."""
         with self._lock:
             state = self._states.sum(axis=0)
-        return self._alone(exact.checked_state(state))
+        return self._alone(state)
 
     def keys(self) -> list[Key]:
         """Return the keys of the groups, in ascending order, None first."""
@@ -303,8 +303,8 @@ class GroupedAccumulator(Mergeable):
     def merge(self, *others: GroupedAccumulator) -> GroupedAccumulator:
         """Add what other accumulators have seen, group by group; they stay as they are.
 
-        Raises TypeError for what is no grouped accumulator or has keys of another kind, and ValueError for another
-        loss, before anything is merged.
+        Raises TypeError for what is no grouped accumulator or has keys of another kind, and ValueError for another loss
+        or another number of key columns, before anything is merged.
         """
         self._check_others(others)
         if len(others) > 1:
@@ -359,7 +359,7 @@ class GroupedAccumulator(Mergeable):
         return f"GroupedAccumulator({self._loss!r}, groups={len(self):_}, {self.total()._evidence()})"
 
     def _repr_html_(self) -> str:
-        shown = Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
+        shown = self._shown
         found, states = self._canonical()
         groups = [(key, self._alone(state)) for key, state in zip(found[:SHOWN], states[:SHOWN], strict=True)]
         rows = [(str(key), f"{group.count:,}", repr(group.result(shown))) for key, group in groups]
@@ -374,12 +374,12 @@ class GroupedAccumulator(Mergeable):
         """Return about 100 bytes a group: little-endian, versioned, with a checksum; see `streamloss.stored`."""
         found, states = self._canonical()
         header = {**self._settings(), "words": states.shape[1], "keys": found}
-        return stored.pack("grouped accumulator", header, states.reshape(-1))
+        return stored.pack(stored.GROUPED, header, states.reshape(-1))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> GroupedAccumulator:
         """Read what `to_bytes` wrote; see `Accumulator.from_bytes`."""
-        settings, words = stored.unpack_as("grouped accumulator", data)
+        settings, words = stored.unpack_as(stored.GROUPED, data)
         made = cls(
             loss_of(settings, loss),
             reduction=settings["reduction"],

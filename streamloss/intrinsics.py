@@ -125,7 +125,7 @@ def store_vector(typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def true_of_word(typing: Any, array: Any, index: Any) -> Any:
-    """Count the WORD bools of an array from an index on that are True, by a few instructions."""
+    """Count how many of the WORD bools of an array from an index on are True."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         bools, word = ir.VectorType(ir.IntType(8), WORD), ir.IntType(WORD)

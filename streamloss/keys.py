@@ -28,6 +28,7 @@ SLICE = 1 << 17  # integers that a thread takes at once, if there are more: they
 TABLE = 1 << 16  # integers in a range this narrow are numbered by a table, however few they are
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
 TYPES = frozenset({*KINDS, type(None)})
+SCALARS = (np.str_, np.number, np.bool_)  # NumPy's, which stand for Python's own
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 SHORTEST_TIME = len("2026-01-31 23:59:59")
@@ -38,9 +39,7 @@ class Coded(NamedTuple):
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
-    complete: bool = (
-        False  # whether each code is known to be that of a value: `Codes`, not negative, below their number
-    )
+    complete: bool = False  # whether the codes are known to be `Codes`, each that of a value
 
 
 class Keys(NamedTuple):
@@ -112,6 +111,9 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
     Beside text NumPy would turn 1 into "1", and beside floats 2**53 and 2**53 + 1 into one number.
     """
     kinds = set(map(type, column))
+    if any(issubclass(kind, SCALARS) for kind in kinds):
+        column = [plain(value) if isinstance(value, SCALARS) else value for value in column]
+        kinds = set(map(type, column))
     if kinds == {int}:
         try:
             return read_array(np.array(column, np.int64), [])
@@ -273,7 +275,7 @@ def form_of(key: Any) -> Any:
 def form(value: Any) -> Any:
     """Return the one form of a key in its column: text that is a time is written as all times are."""
     if isinstance(value, np.generic):
-        value = value.item()
+        value = plain(value)
     if value is None or type(value) in (bool, int):
         return value
     if type(value) is str:
@@ -291,6 +293,11 @@ def form(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return timestamp(value.isoformat())
     return value
+
+
+def plain(value: np.generic) -> Any:
+    """Return Python's own scalar for one of NumPy's; of text, item() and str() would cut off zeros at the end."""
+    return value[:] if isinstance(value, str) else value.item()
 
 
 def timestamp(text: str) -> str:

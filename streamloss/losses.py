@@ -68,7 +68,7 @@ class Loss:
     formula: Formula = field(repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
-    is_builtin: bool = field(default=False, repr=False)  # a row of the table, so that repr(loss) says all about it
+    is_ours: bool = field(default=False, repr=False)  # a formula of this package: it is sound, and never changes
 
     def __call__(self, *data: object, **parameters: float) -> Loss:
         """Return the loss with other parameters, given by name; ValueError for one unknown or out of its domain."""
@@ -87,7 +87,7 @@ class Loss:
             if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max) or value in (low, high):
                 raise ValueError(f"{name} of {self.name} must lie strictly between {low} and {high}, got {value!r}")
         values = {name: float(parameters.get(name, value)) for name, value in self.parameters.items()}
-        return Loss(self.name, self.formula, values, self.domain, self.is_builtin)
+        return Loss(self.name, self.formula, values, self.domain, self.is_ours)
 
     def __repr__(self) -> str:
         if not self.parameters:
@@ -100,9 +100,14 @@ class Loss:
         return repr(self) == repr(other) and self.fingerprint == other.fingerprint
 
     @property
+    def is_builtin(self) -> bool:
+        """Whether it is in the table, so that its repr says all about it."""
+        return self.name in LOSSES and LOSSES[self.name].formula is self.formula
+
+    @property
     def spec(self) -> str:
-        """The loss as files keep it: in full if it is in the table, only by name if it is a user's function."""
-        return repr(self) if self.is_builtin else USER_FUNCTION + self.name
+        """The loss as files keep it: in full if it is in the table, otherwise without the code of its function."""
+        return repr(self) if self.is_builtin else USER_FUNCTION + repr(self)
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -116,28 +121,29 @@ class Loss:
     def fingerprint(self) -> str:
         """A digest of what the formula computes, by which a pickled copy is still the same loss."""
         digest = hashlib.sha256()
-        _feed(digest, self.formula, set())
+        _feed(digest, self.formula, {})
         return digest.hexdigest()
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_builtin:
             return as_loss, (self.spec,)
-        return Loss, (self.name, self.formula, dict(self.parameters), dict(self.domain))
+        return Loss, (self.name, self.formula, dict(self.parameters), dict(self.domain), self.is_ours)
 
 
-def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) -> None:
+def _feed(digest: Any, value: Any, seen: dict[Any, int], names: Sequence[str] = ()) -> None:
     """Feed a digest with what a formula computes: its code, and the values it takes from closures and modules.
 
-    `names` are those that the code which uses the value mentions: of a module, no other values matter.
+    `names` are those that the code which uses the value mentions: of a module, no other values matter. `seen` numbers
+    the functions and modules that have been fed already.
     """
     value = getattr(value, "py_func", value)  # of a function compiled with Numba
     if id(value) in seen:
+        digest.update(b"@%d" % seen[id(value)])
         return
     if isinstance(value, types.FunctionType):
-        seen.add(id(value))
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        seen[id(value)] = len(seen)
         names = names_in(value.__code__)
-        for part in (value.__code__, value.__defaults__, *cells):
+        for part in (value.__code__, value.__defaults__, *_enclosed(value)):
             _feed(digest, part, seen, names)
         for name in names:
             if name in value.__globals__:
@@ -156,17 +162,30 @@ def _feed(digest: Any, value: Any, seen: set[Any], names: Sequence[str] = ()) ->
     elif isinstance(value, types.ModuleType):
         digest.update(value.__name__.encode())
         if (id(value), *names) not in seen:
-            seen.add((id(value), *names))
+            seen[(id(value), *names)] = len(seen)
             for name, member in taken(value, names).items():
                 _feed(digest, name, seen)
                 _feed(digest, member, seen, names)
     elif isinstance(value, (types.BuiltinFunctionType, np.ufunc, type)):
-        digest.update(value.__name__.encode())
+        accepts = value.types if isinstance(value, np.ufunc) else None  # libraries have ufuncs of the same names
+        module = getattr(value, "__module__", None)
+        digest.update(repr((type(value).__name__, module, value.__name__, accepts)).encode())
     elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
         digest.update(repr((type(value).__name__, value)).encode())
     else:  # known by its identity only; it is kept, so that no other object gets the same id
         _kept.append(value)
         digest.update(repr((type(value).__qualname__, id(value))).encode())
+
+
+def _enclosed(function: types.FunctionType) -> list[Any]:
+    """Return the values that a function takes from its closure."""
+    values = []
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:
+            raise TypeError(f"loss {function.__name__} uses the variable {name!r}, which has no value yet") from None
+    return values
 
 
 TAKEN = (bool, int, float, complex, str, tuple, np.generic, np.ndarray, types.ModuleType)
@@ -197,7 +216,7 @@ def define(**domain: tuple[float, float]) -> Callable[[Formula], Loss]:
             for name, parameter in inspect.signature(formula).parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        loss = Loss(formula.__name__, formula, parameters, domain, is_builtin=True)
+        loss = Loss(formula.__name__, formula, parameters, domain, is_ours=True)
         if loss.name in LOSSES:
             raise ValueError(f"loss {loss.name} is in the table already")
         object.__setattr__(loss, "__doc__", formula.__doc__)
@@ -222,9 +241,15 @@ def derivative_of(loss: str | Loss | Formula) -> Callable[[Formula], Formula]:
     >>> streamloss.gradient([1.0, 2.0], [3.0, 2.0], loss=fourth_power, reduction="sum")
     array([32.,  0.])
     """
+    of = as_loss(loss)
+    count = 2 + len(of.parameters)
 
     def enter(derivative: Formula) -> Formula:
-        DERIVATIVES[as_loss(loss).formula] = derivative
+        try:
+            inspect.signature(getattr(derivative, "py_func", derivative)).bind(*[0.0] * count)
+        except TypeError as error:
+            raise TypeError(f"the derivative of {of!r} must take the same {count} arguments: {error}") from None
+        DERIVATIVES[of.formula] = derivative
         return derivative
 
     return enter
@@ -238,7 +263,8 @@ def derivative(loss: Loss) -> Loss:
             " under @streamloss.losses.derivative_of(the loss)"
         )
     formula = getattr(DERIVATIVES[loss.formula], "py_func", DERIVATIVES[loss.formula])
-    return Loss(f"derivative of {loss.name}", formula, loss.parameters, is_builtin=loss.is_builtin)
+    is_ours = formula.__module__.partition(".")[0] == __package__
+    return Loss(f"derivative of {loss.name}", formula, loss.parameters, is_ours=is_ours)
 
 
 NOT_PLAIN = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -281,12 +307,12 @@ def _parse(text: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"loss {text!r} is unknown; there are: {', '.join(LOSSES)}")
     call = re.fullmatch(r"\w+(?:\((.*)\))?", text)
-    words = [word.strip() for word in re.split("[=,]", call[1])] if call and call[1] else []
+    pairs = [part.partition("=") for part in call[1].split(",")] if call and call[1] else []
     try:
-        values = dict(zip(words[::2], map(float, words[1::2]), strict=True))
+        values = {parameter.strip(): float(value) for parameter, _, value in pairs}
     except ValueError:
         values = {}
-    if call is None or len(values) != len(words) / 2:
+    if call is None or len(values) != len(pairs):
         raise ValueError(f"loss {text!r} is malformed; write it as {LOSSES[name]!r}")
     return LOSSES[name](**values)
 
@@ -411,4 +437,4 @@ def _binary_cross_entropy(label: float, prediction: float, eps: float) -> float:
 
 
 # The loss of update_losses(): the caller passes losses that are computed already, as labels and predictions.
-PRECOMPUTED = Loss("precomputed", lambda label, prediction: label, is_builtin=True)
+PRECOMPUTED = Loss("precomputed", lambda label, prediction: label, is_ours=True)

@@ -6,7 +6,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, Self, TypeAlias, get_args
 
 from . import stored
 from .cpu.updates import check_formula
@@ -20,6 +20,12 @@ class Mergeable(ABC):
     """The settings of an accumulator, and the methods that need nothing else."""
 
     __slots__ = ("__weakref__", "_lock", "_loss", "_nan", "_reduction", "_stderr")
+
+    _kind: ClassVar[type[Any]]  # the class whose objects, those of its subclasses included, can be added
+
+    def __init_subclass__(cls) -> None:
+        if Mergeable in cls.__bases__:
+            cls._kind = cls
 
     def __init__(
         self,
@@ -36,7 +42,7 @@ class Mergeable(ABC):
         self._nan = nan
         self._stderr = bool(stderr)
         self._lock = threading.Lock()
-        if not self._loss.is_builtin:
+        if not self._loss.is_ours:
             check_formula(self._loss)
 
     @property
@@ -78,7 +84,7 @@ class Mergeable(ABC):
 
     def __add__(self, other: object) -> Self:
         """Return a new accumulator that has seen what both have: commutative and associative, to the bit."""
-        if not isinstance(other, type(self)):
+        if not isinstance(other, self._kind):
             return NotImplemented
         return self.copy().merge(other)
 
@@ -108,6 +114,14 @@ class Mergeable(ABC):
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
 
+    def _chosen(self, reduction: str | Reduction | None) -> Reduction:
+        return self._reduction if reduction is None else as_reduction(reduction)
+
+    @property
+    def _shown(self) -> Reduction:
+        """The reduction that `repr` shows: without one, the sum."""
+        return Reduction.SUM if self._reduction is Reduction.NONE else self._reduction
+
     def _check_addable(self, other: Mergeable) -> None:
         if self._loss != other._loss:
             raise ValueError(f"the losses differ: {self._loss!r} here, {other._loss!r} there")
@@ -120,8 +134,8 @@ class Mergeable(ABC):
 
     def _check_others(self, others: tuple[object, ...]) -> None:
         for other in others:
-            if not isinstance(other, type(self)):
-                raise TypeError(f"others must be {type(self).__name__}s, got {type(other).__name__}")
+            if not isinstance(other, self._kind):
+                raise TypeError(f"others must be {self._kind.__name__}s, got {type(other).__name__}")
             self._check_addable(other)
 
     def _settings(self) -> dict[str, str]:

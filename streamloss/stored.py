@@ -36,6 +36,7 @@ DIGEST_BYTES = 32
 
 
 ACCUMULATOR = "accumulator"  # was the only kind once, so its files do not name it
+GROUPED = "grouped accumulator"
 COMPRESS_FROM = 1 << 14  # words: thousands of sums are mostly zeros
 
 

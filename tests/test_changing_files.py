@@ -93,6 +93,16 @@ def test_other_columns_of_objects(monkeypatch):
         streamloss.score(mixed, labels="y", predictions="y")
 
 
+@pytest.mark.parametrize("between", [[], [None] * 300], ids=["at once", "after nulls"])
+def test_keys_of_pandas_that_change_their_kind_are_named_with_their_rows(monkeypatch, between):
+    monkeypatch.setattr(frames, "ROWS", 300)
+    keys = [1] * 300 + between + ["two"]
+    frame = pd.DataFrame({"y": 1.0, "k": pd.Series(keys, dtype=object)})
+    found = rf"column 'k' for by is Int64 in the DataFrame but String in the DataFrame \(rows from {len(keys) - 1} on\)"
+    with pytest.raises(TypeError, match=found):
+        streamloss.score(frame, labels="y", predictions="y", by="k")
+
+
 def test_what_a_program_raises_between_frames_is_its_own():
     def chunks():
         yield pl.DataFrame({"y": [1.0]})

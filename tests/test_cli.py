@@ -565,6 +565,7 @@ WRONG = {
     "text in another file": (["score", "t.parquet", "u.parquet", *Y, *P], "column 'p' of u.parquet must hold numbers"),
     "no column in another file": (["score", "t.parquet", "v.parquet", *Y, *P], "v.parquet has no column 'p'"),
     "a column twice": ([*T, *P], "predictions must be different ones, got p, p"),
+    "a key twice": ([*T, "--by", "name", "--by", "name"], "by must be different ones, got name, name"),
     # arrays
     "unequal lengths": ([*N, "short.npy"], "(4,) in y.npy and (3,) in short.npy"),
     "no such array": ([*N, "q.npy"], "no such file: q.npy"),
@@ -576,7 +577,7 @@ WRONG = {
     "complex": (["score", "--labels", "complex.npy", "--predictions", "complex.npy"], "real numbers"),
     "no array": (["score", "--labels", "bad.npy", "--predictions", "bad.npy"], "bad.npy is no readable .npy file"),
     "an array cut short": (["score", "--labels", "cut.npy", "--predictions", "cut.npy"], "cut.npy is no readable .npy"),
-    "weights": ([*N, "y.npy", "--weights", "short.npy"], "weights of shape (3,)"),
+    "weights": ([*N, "y.npy", "--weights", "short.npy"], "got shape (3,) in short.npy for elements of"),
     "NaN": ([*N, "nan.npy", "--nan", "raise"], "nan='raise': nan.npy has NaN or null in row 2"),
     # options
     "unknown loss": ([*T, "--loss", "mse"], "loss 'mse' is unknown; there are: squared_error"),

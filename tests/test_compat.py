@@ -186,6 +186,24 @@ def test_torch_legacy_arguments(average, reduce):
     assert np.array_equal(result, {"mean": 5.0, "sum": 10.0, "none": [1.0, 9.0]}[expected])
 
 
+@pytest.mark.parametrize(
+    "deprecated",
+    [
+        lambda: torch.MSELoss(size_average=True),
+        lambda: torch.SmoothL1Loss(size_average=True),
+        lambda: torch.l1_loss([1.0], [2.0], reduce=True),
+        lambda: torch.smooth_l1_loss([1.0], [2.0], reduce=True),
+        lambda: torch.MSELoss(reduction="elementwise_mean").stream(),
+        lambda: torch.MSELoss(reduction="elementwise_mean")([1.0], [2.0]),
+        lambda: torch.smooth_l1_loss([1.0], [2.0], reduction="elementwise_mean"),
+    ],
+)
+def test_torch_deprecations_point_at_the_caller(deprecated):
+    with pytest.warns(UserWarning, match="deprecated") as caught:
+        deprecated()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_torch_refuses_as_torch_does():
     with pytest.raises(ValueError, match="avg is not a valid value for reduction"):
         torch.MSELoss(reduction="avg")([1.0], [2.0])
@@ -391,6 +409,15 @@ def test_streams_merge_reset_and_refuse(stream, call):
     stranger._loss = streamloss.losses.quantile
     with pytest.raises(ValueError, match="differ"):
         stream.merge(stranger)
+
+
+def test_merging_streams_of_another_class_names_both_in_full():
+    losses, totals = tensorflow_v1.stream("mean_squared_error"), tensorflow_v1.stream("compute_weighted_loss")
+    module = "streamloss.compat.tensorflow_v1"
+    with pytest.raises(TypeError, match=f"must be streams of {module}.Stream, got {module}.WeightedLossStream$"):
+        losses.merge(totals)
+    with pytest.raises(TypeError, match=f"of streamloss.compat.torch.Stream, got {module}.Stream$"):
+        torch.MSELoss().stream().merge(losses)
 
 
 def test_an_update_lands_whole_or_not_at_all():

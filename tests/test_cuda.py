@@ -243,13 +243,45 @@ def test_carrying_keeps_sums_in_their_words(monkeypatch):
     from streamloss.cuda import devices
 
     monkeypatch.setattr(devices, "CARRY_AFTER", 100)
-    monkeypatch.setattr(devices, "MOST", 64)
+    monkeypatch.setattr(devices, "MOST", 32)
     losses = np.random.default_rng(0).choice([1.7e308, -1.7e308, 5e-324, 1.0], 300)
     accumulator, expected = Accumulator(stderr=True), Accumulator(stderr=True)
     for _ in range(3):
         accumulator.update_losses(DeviceArray(losses))
         expected.update_losses(losses)
     assert accumulator == expected
+
+
+@on_cuda
+def test_every_stream_carries_what_it_has_added_itself(monkeypatch):
+    from streamloss.cuda import devices
+
+    if not SIMULATED:
+        pytest.skip("pretends that there are streams")
+    monkeypatch.setattr(devices, "CARRY_AFTER", 1000)
+    monkeypatch.setattr(devices, "STREAMS", 3)
+    uncarried, waits = {}, []
+    make_room, carry = devices.Partial._make_room, devices.Partial.carry
+
+    def carrying(self, stream):
+        carry(self, stream)
+        uncarried[stream] = 1
+
+    def making_room(self, added, stream):
+        make_room(self, added, stream)
+        uncarried[stream] = uncarried.get(stream, 0) + added
+        assert uncarried[stream] <= 1000
+        assert len(self._uncarried) <= 3
+
+    monkeypatch.setattr(devices.Partial, "_make_room", making_room)
+    monkeypatch.setattr(devices.Partial, "carry", carrying)
+    monkeypatch.setattr(devices.driver, "wait", lambda: waits.append(dict(uncarried)) or uncarried.clear())
+    labels = numbers(50, 0)
+    accumulator = Accumulator()
+    for stream in [101, 102] * 20 + [103, 104, 105, 101]:
+        accumulator.update_losses(DeviceArray(labels, stream=stream))
+    assert accumulator == Accumulator().update_losses(np.tile(labels, 44))
+    assert [list(each) for each in waits] == [[101, 102, 103]]
 
 
 @on_cuda
@@ -428,12 +460,17 @@ V = np.array([1.0, 2.0, 3.0])
         (lambda a, d: a.update(V, V, out=d), TypeError, "out must be a NumPy array"),
         (lambda a, d: a.update(d, DeviceArray(V[:2])), ValueError, r"same shape, got \(3,\) and \(2,\)"),
         (lambda a, d: a.update(d, d, DeviceArray(V[:2])), ValueError, "weights must be a scalar, or have the leading"),
-        (lambda a, d: a.update(d, d, mask=d), TypeError, "mask must be bool"),
+        (lambda a, d: a.update(d, d, mask=d), TypeError, "mask must be bool .* got dtype float64; write mask != 0"),
+        (lambda a, d: a.update(d, d, mask=DeviceArray(np.ones(3, np.int8))), TypeError, "got dtype int8; write"),
         (lambda a, d: a.update(d, DeviceArray(V.astype(complex))), TypeError, "predictions must be real numbers"),
         (lambda a, d: a.update(d, DeviceArray(V.astype(">f8"))), TypeError, "predictions must be real numbers"),
         (lambda a, d: a.update(d, d, "x"), TypeError, "weights must lie on a CUDA device"),
         (lambda a, d: a.update(d, d, out=d), ValueError, "out must not share memory"),
-        (lambda a, d: a.update(d, d, out=DeviceArray(V.astype(int))), TypeError, "out must be float32 or float64"),
+        (
+            lambda a, d: a.update(d, d, out=DeviceArray(V.astype(int))),
+            TypeError,
+            "out must be float32 or float64, got dtype int",
+        ),
         (lambda a, d: a.update(d, d, out=DeviceArray(V[:2].copy())), ValueError, "out must have the shape"),
         (lambda a, d: GroupedAccumulator().update(d, V, by=V), TypeError, "predictions must lie on a CUDA device"),
         (lambda a, d: GroupedAccumulator().update(V, V, by=d), TypeError, "by lies on a CUDA device"),
@@ -548,3 +585,17 @@ def test_without_cuda_asking_for_a_device_says_what_to_install(hidden, monkeypat
     printed = done.stdout.splitlines()
     assert len(printed) == 2
     assert all(line.startswith("no CUDA") for line in printed)
+
+
+@on_cuda
+def test_one_weight_or_mask_for_all_may_be_an_array_of_no_dimension():
+    labels, predictions = numbers(50, 0), numbers(50, 1)
+    two = np.array(2.0)
+    for weight in (two, ml_dtypes.bfloat16(2), two.astype(ml_dtypes.bfloat16), np.ma.array(2.0, mask=False)):
+        found = Accumulator().update(DeviceArray(labels), DeviceArray(predictions), weight)
+        assert found == Accumulator().update(labels, predictions, 2.0)
+    for masked in (np.ma.array(2.0, mask=True), np.ma.masked):
+        assert Accumulator().update(DeviceArray(labels), DeviceArray(predictions), masked).count == 0
+    for keep in (True, False):
+        found = Accumulator().update(DeviceArray(labels), DeviceArray(predictions), mask=np.array(keep))
+        assert found == Accumulator().update(labels, predictions, mask=keep)

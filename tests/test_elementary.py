@@ -24,7 +24,8 @@ FUNCTIONS = {
     "exp": lambda label, prediction: math.exp(prediction),
     "expm1": lambda label, prediction: math.expm1(prediction),
 }
-LARGEST_ERROR = {"log": 0.87, "log1p": 0.85, "exp": 0.68, "expm1": 0.98}  # units in the last place
+LARGEST_ERROR = {"log": 0.88, "log1p": 0.87, "exp": 0.68, "expm1": 0.98}  # units in the last place
+WORST = {"log": [0.7067975342599605], "log1p": [-0.29397186846263257]}  # arguments found by searching
 SUBNORMAL_ERROR = 0.79  # of exp's results below the normal numbers, which are rounded twice
 
 
@@ -51,7 +52,7 @@ def arguments(name, n):
         "exp": [rng.uniform(-745.2, 709.8, n), rng.uniform(-1, 1, n), rng.uniform(-745.2, -708, n), small],
         "expm1": [rng.uniform(-60, 709.8, n), rng.uniform(-2, 2, n), rng.uniform(30, 45, n), rng.uniform(-40, -30, n)],
     }[name]
-    return np.concatenate([scattered(n), small, *drawn])
+    return np.concatenate([scattered(n), WORST.get(name, []), small, *drawn])
 
 
 def decimally(name, x):

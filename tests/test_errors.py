@@ -306,6 +306,7 @@ LOSSES = [
     ("unclosed", "huber(delta=1", ValueError, r"malformed; write it as huber\(delta=1.0\)"),
     ("only opened", "huber(", ValueError, "malformed"),
     ("positional", "huber(2)", ValueError, "malformed"),
+    ("a comma for the sign of equality", "huber(delta,2)", ValueError, "malformed"),
     ("no value", "huber(delta)", ValueError, "malformed"),
     ("empty value", "huber(delta=)", ValueError, "malformed"),
     ("an expression", "huber(delta=1*2)", ValueError, "malformed"),
@@ -608,7 +609,7 @@ SCORES = [
         "score: weights shape",
         files("x.npy", "x.npy", "two.npy"),
         ValueError,
-        r"weights must be .* got weights of shape \(2,\) in two.npy",
+        r"weights must be .* got shape \(2,\) in two.npy for elements .*; .* write weights.reshape\(\(1, 2",
     ),
     ("score: weights rank", files("v.npy", "v.npy", "x.npy"), ValueError, f"weights {VALUE}"),
     (

@@ -247,7 +247,8 @@ SANITIZER = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sa
 SMALL_RUN = """
 import numpy as np
 from numba import cuda
-from streamloss import Accumulator, GroupedAccumulator
+from streamloss import Accumulator, GroupedAccumulator, chunks
+chunks.PIECE = 4096  # so that arrays are staged
 rng = np.random.default_rng(0)
 y, p, w = rng.standard_normal((3, 20_011))
 y[7], p[9] = np.nan, 1e300

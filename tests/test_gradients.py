@@ -1,5 +1,7 @@
 """Gradients: against differences, whatever the loss, and against one batch, however it was cut."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -131,6 +133,12 @@ def test_masked_elements_have_no_gradient(batch):
             (labels, np.ma.array(predictions, mask=dropped)),
         ):
             assert np.array_equal(gradient(*pair, reduction=reduction), found)
+
+
+@pytest.mark.parametrize("weight", [math.nan, np.float64(math.nan), np.full(3, math.nan)])
+def test_a_weight_that_is_nan_leaves_its_elements_out(weight):
+    total = Accumulator(nan="omit").update([1.0, 2.0, 3.0], [2.0, 2.0, 6.0])
+    assert np.array_equal(gradient([1.0, 2.0, 3.0], [2.0, 2.0, 6.0], weight, total=total), np.zeros(3))
 
 
 def test_what_is_refused(batch):

@@ -384,6 +384,16 @@ def test_lists_keep_their_keys_apart():
         assert (len(found), set(found)) == (3, set(by))
 
 
+def test_lists_of_numpy_scalars_are_those_of_python():
+    for by in ([2**53 + 1, 2**53, 0.5], ["a\0", "a", "b"]):
+        of_numpy = [np.str_(key) if isinstance(key, str) else np.array(key)[()] for key in by]
+        found = GroupedAccumulator().update(np.zeros(3), np.ones(3), by=of_numpy)
+        assert (len(found), set(found), set(map(type, found))) == (3, set(by), set(map(type, by)))
+    for mixed in ([np.str_("1"), np.int64(1)], [np.bool_(True), np.int64(2)]):
+        with pytest.raises(TypeError, match="one kind in a column"):
+            GroupedAccumulator().update(np.zeros(2), np.ones(2), by=mixed)
+
+
 def test_the_groups_are_a_mapping():
     grouped = GroupedAccumulator().update([1.0, 2.0, 4.0], np.zeros(3), by=["b", "a", "b"])
     assert [group.result("sum") for group in grouped.values()] == [4.0, 17.0]

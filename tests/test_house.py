@@ -68,7 +68,7 @@ LAYERS = [
     {"", "__main__"},
 ]
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
-READ_VERSION = {"cli", "files", "files.scoring"}
+READ_VERSION = {"cli"}
 LATE = {  # what loads optional packages
     ("files.scoring", "files.opening"),
     ("files.opening", "files.tables"),

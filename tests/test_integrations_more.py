@@ -46,6 +46,25 @@ def test_sklearn_scores_are_sklearns_with_weights_and_outputs():
     assert pinball(y_true, y_pred) == pytest.approx(metrics.mean_pinball_loss(y_true, y_pred, alpha=0.9))
 
 
+@pytest.mark.parametrize(
+    ("multioutput", "error", "match"),
+    [
+        ([1.0], ValueError, r"multioutput must have one weight for each of 2 outputs, got shape \(1,\)"),
+        ([1, 2, 3], ValueError, r"multioutput must have one weight for each of 2 outputs, got shape \(3,\)"),
+        (0.5, ValueError, r"multioutput must have one weight for each of 2 outputs, got shape \(\)"),
+        ([[0.5, 0.5]], ValueError, r"multioutput must have one weight for each of 2 outputs, got shape \(1, 2\)"),
+        (["a", "b"], TypeError, "multioutput must be real numbers"),
+        (None, TypeError, "multioutput must be real numbers"),
+    ],
+)
+def test_sklearn_multioutput_has_a_weight_for_each_output(multioutput, error, match):
+    from streamloss.integrations.sklearn import mean_squared_error
+
+    with pytest.raises(error, match=match):
+        mean_squared_error([[1.0, 2.0]], [[2.0, 4.0]], multioutput=multioutput)
+    assert mean_squared_error([[1.0, 2.0]], [[2.0, 4.0]], multioutput=[3, 1]) == 1.75
+
+
 def test_sklearn_scorers_search_and_cross_validation(data):
     from sklearn.linear_model import Ridge
     from sklearn.metrics import make_scorer

@@ -6,13 +6,14 @@ import pickle
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from streamloss import Accumulator, losses  # noqa: E402
-from streamloss.integrations._tensors import approximate, exact_sum, joined  # noqa: E402
+from streamloss.integrations._tensors import approximate, evaluate, exact_sum, joined  # noqa: E402
 from streamloss.integrations._torch import OPERATIONS, device_state  # noqa: E402
 from streamloss.integrations.torch import (  # noqa: E402
     HuberLoss,
@@ -22,6 +23,7 @@ from streamloss.integrations.torch import (  # noqa: E402
     SmoothL1Loss,
     all_reduce,
 )
+from streamloss.losses import as_loss  # noqa: E402
 
 REDUCTIONS = ["none", "sum", "mean"]
 F = torch.nn.functional
@@ -292,6 +294,18 @@ def test_what_the_metric_refuses_leaves_it_as_it_was():
             (torch.ones(3, device="meta"),) * 2 + (torch.ones(2, device="meta"),),
             {},
         ),
+        (
+            ValueError,
+            r"got shape \(2,\) for elements of shape \(3, 2\); .* write weight.reshape\(\(1, 2\)\)",
+            (torch.ones(3, 2, device="meta"),) * 2 + (torch.ones(2, device="meta"),),
+            {},
+        ),
+        (
+            TypeError,
+            "mask must be bool .* got dtype torch.float32; write mask != 0",
+            (torch.ones(3, device="meta"),) * 2,
+            {"mask": torch.ones(3, device="meta")},
+        ),
     ]
     for error, match, arguments, options in cases:
         with pytest.raises(error, match=match):
@@ -374,3 +388,22 @@ def test_ranks_hold_the_same_bits_whatever_they_have_seen(flights, tmp_path):
 def test_a_loss_without_a_derivative_says_what_to_do():
     with pytest.raises(ValueError, match="derivative_of"):
         losses.derivative(losses.as_loss(a_users_loss))
+
+
+def test_tensors_and_kernels_take_a_formula_as_it_was():
+    factor = 2.5
+    metric = Metric(lambda label, prediction: factor * (label - prediction))
+    factor = 3.0
+    assert metric.update(torch.zeros(1), torch.ones(1)).compute() == 2.5
+    assert evaluate(metric.accumulator.loss, torch, torch.ones(1), torch.zeros(1), exact=True).item() == 2.5
+
+
+@pytest.mark.parametrize("broken", ["compiled helper", "division by zero"])
+def test_a_formula_that_tensors_cannot_follow_is_refused_in_one_line(broken):
+    helper = numba.njit(lambda x: x * x)
+    formula = {
+        "compiled helper": lambda label, prediction: helper(prediction - label),
+        "division by zero": lambda label, prediction: prediction - label + 1.0 / (2.0 * 0.0),
+    }[broken]
+    with pytest.raises(TypeError, match=r"^loss .* cannot be computed where these tensors are: [^\n]*$"):
+        evaluate(as_loss(formula), torch, torch.ones(1), torch.zeros(1), exact=True)

@@ -65,6 +65,8 @@ def test_masks_weights_and_nan():
     assert metric.accumulator.skipped_count == 1
     with pytest.raises(ValueError, match="target and preds must have the same shape"):
         metric.update(preds, target[:1])
+    with pytest.raises(ValueError, match="nan='raise' would have to wait for meta"):
+        Metric(nan="raise").update(*(torch.ones(3, device="meta"),) * 2)
     with pytest.raises(TypeError, match="mask must be bool"):
         metric.update(preds, target, mask=target)
     assert metric.compute().item() == 3

@@ -184,6 +184,15 @@ def test_losses_computed_before_give_the_same(a):
     assert Accumulator().update_losses(losses, weights) == Accumulator().update(labels, predictions, weights)
 
 
+def test_accumulators_of_a_subclass_are_added_in_any_order():
+    class Named(Accumulator):
+        pass
+
+    a, b = Accumulator().update(1.0, 3.0), Named().update(2.0, 5.0)
+    assert a + b == b + a == sum([b, a]) == Accumulator().update([1.0, 2.0], [3.0, 5.0])
+    assert a.merge(b) - b == Accumulator().update(1.0, 3.0)
+
+
 @pytest.mark.parametrize("nan", ["propagate", "omit"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_updates_of_other_sizes_than_those_before(nan, weighted):

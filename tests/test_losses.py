@@ -10,13 +10,14 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator, Loss
-from streamloss.losses import LOSSES
+from streamloss.losses import LOSSES, as_loss, derivative, derivative_of
 
 
 def one(loss, label, prediction):
@@ -217,6 +218,37 @@ def test_a_function_is_told_apart_by_the_values_that_it_takes_from_its_module_an
     assert [one(helped(helper), 1.0, 0.0) for helper in (same, tenfold)] == [1.0, 10.0]
 
 
+def test_a_function_is_told_apart_by_the_places_of_its_helpers():
+    import numba
+
+    def combined(*helpers):
+        a, b, c = helpers
+        return lambda label, prediction: a(label) + 10.0 * b(label) + 100.0 * c(label)
+
+    square, cube = numba.njit(lambda x: x * x), numba.njit(lambda x: x * x * x)
+    assert one(combined(square, cube, square), 3.0, 0.0) == 9.0 + 270.0 + 900.0
+    assert one(combined(square, cube, cube), 3.0, 0.0) == 9.0 + 270.0 + 2700.0
+
+
+def test_a_function_is_told_apart_by_the_libraries_that_it_calls():
+    def called(function):
+        return lambda label, prediction: function(label)
+
+    assert one(called(np.floor), 1e300, 0.0) == 1e300
+    assert as_loss(called(math.floor)) != as_loss(called(np.floor))
+    assert as_loss(called(scipy.special.log1p)) != as_loss(called(np.log1p))
+
+
+def test_a_variable_without_a_value_is_named():
+    def early():
+        accumulator = Accumulator(lambda label, prediction: factor * label)
+        factor = 2.0
+        return accumulator
+
+    with pytest.raises(TypeError, match="uses the variable 'factor', which has no value yet"):
+        early()
+
+
 def test_a_function_is_told_apart_by_the_constants_of_modules():
     import numba
 
@@ -302,3 +334,20 @@ def test_a_loss_of_ones_own_may_have_parameters():
     assert one(loss, 0.0, 2.0) == 16.0
     assert one(loss(factor=3.0), 0.0, 2.0) == 24.0
     assert pickle.loads(pickle.dumps(loss)) == loss
+    data = Accumulator(loss).update(0.0, 2.0).to_bytes()
+    assert Accumulator.from_bytes(data, loss=loss).result() == 16.0
+    with pytest.raises(ValueError, match=r"user's function cubed\(factor=2.0\)\", got loss=cubed\(factor=3.0\)"):
+        Accumulator.from_bytes(data, loss=loss(factor=3.0))
+
+
+def test_a_derivative_is_a_loss_like_others():
+    loss = derivative(streamloss.losses.huber(delta=2.0))
+    accumulator = Accumulator(loss).update([0.0, 0.0], [1.0, 5.0])
+    assert pickle.loads(pickle.dumps(loss)) == loss
+    assert pickle.loads(pickle.dumps(accumulator)) == accumulator
+    assert Accumulator.from_bytes(accumulator.to_bytes(), loss=loss).result("sum") == 3.0
+
+
+def test_a_derivative_has_the_arguments_of_its_loss():
+    with pytest.raises(TypeError, match=r"the derivative of huber\(delta=1.0\) must take the same 3 arguments: "):
+        derivative_of("huber")(lambda label, prediction: prediction - label)

@@ -302,6 +302,15 @@ def test_single_losses_in_npy(npy, tmp_path, shape, weighted, monkeypatch):
     np.testing.assert_array_equal(np.load(tmp_path / "losses.npy"), losses, strict=True)
 
 
+def test_single_losses_of_too_many_dimensions_for_npy(npy, tmp_path):
+    array = np.ones((2,) + (1,) * 30)
+    with pytest.raises(ValueError, match=r"losses\.npy has no room for the shape of a row"):
+        npy(array, array, losses_out=tmp_path / "losses.npy")
+    assert not (tmp_path / "losses.npy").exists()
+    npy(array.reshape((2,) + (1,) * 12), array.reshape((2,) + (1,) * 12), losses_out=tmp_path / "losses.npy")
+    assert np.load(tmp_path / "losses.npy").shape == (2,) + (1,) * 12
+
+
 def test_keys_of_every_kind_in_the_file_of_losses(tmp_path):
     keys = {
         "text": ["x", None, "y", "x"],
@@ -363,3 +372,73 @@ reveal_type(streamloss.score("f", labels="y", predictions=("a", "b"), by=["k"]))
         if "Revealed" in line
     ]
     assert types == ["Accumulator", "GroupedAccumulator", "dict[str, Accumulator]", "dict[str, GroupedAccumulator]"]
+
+
+@pytest.mark.parametrize("make", ["torch, bfloat16", "torch, requires grad", "pandas, nullable"])
+def test_chunks_of_other_libraries_are_compared_on_the_same_rows(make):
+    import pandas
+    import torch
+
+    def column(values):
+        return {
+            "torch, bfloat16": lambda: torch.tensor(values, dtype=torch.bfloat16),
+            "torch, requires grad": lambda: torch.tensor(values, requires_grad=True),
+            "pandas, nullable": lambda: pandas.Series(values).convert_dtypes(),
+        }[make]()
+
+    chunk = {"y": column([1.0, 2.0, 3.0]), "a": column([0.0, 0.0, math.nan]), "b": column([math.nan, 1.0, 1.0])}
+    found = streamloss.score(iter([chunk]), labels="y", predictions=["a", "b"])
+    assert {name: (each.count, each.result()) for name, each in found.items()} == {"a": (1, 4.0), "b": (1, 1.0)}
+
+
+def test_a_running_loss_may_be_used_again_and_never_has_more_rows_than_there_are(monkeypatch):
+    monkeypatch.setattr("streamloss.files.arrays.ELEMENTS", 1000)
+    history = streamloss.files.History()
+    labels = np.asfortranarray(np.random.default_rng(0).standard_normal((2000, 4)))
+    for rows in (2000, 1500):  # read column by column
+        found = streamloss.score(labels=labels[:rows], predictions=np.zeros_like(labels[:rows]), history=history)
+        assert [point.rows for point in history.points] == sorted({point.rows for point in history.points})
+        assert history.points[-1] == (rows, (found.result(),), (math.nan,))
+
+
+def test_keys_are_written_with_losses_though_their_array_is_used_again(tmp_path):
+    def chunks():
+        labels, keys = np.zeros(2), np.zeros(2, np.int64)
+        for number in range(3):
+            labels[:], keys[:] = number, number
+            yield {"y": labels, "p": np.zeros(2), "k": keys}
+
+    streamloss.score(chunks(), labels="y", predictions="p", by="k", losses_out=tmp_path / "losses.parquet")
+    assert pl.read_parquet(tmp_path / "losses.parquet").rows() == [(k, float(k * k)) for k in (0, 0, 1, 1, 2, 2)]
+
+
+def test_what_is_read_is_never_written_over(tmp_path):
+    path = tmp_path / "t.parquet"
+    pl.DataFrame({"y": [1.0], "p": [0.0]}).write_parquet(path)
+    with pytest.raises(ValueError, match="it belongs to what is read"):
+        streamloss.score(path, labels="y", predictions="p", losses_out=path)
+    assert pl.read_parquet(path).columns == ["y", "p"]
+
+
+@pytest.mark.parametrize(
+    ("first", "late", "by"),
+    [
+        ('{"y":1,"p":0,"k":"6","m":{"k":"z"}}', '{"y":2,"p":0,"k":6,"m":{"k":"x"}}', "k"),
+        ('{"y":1,"p":0,"k":"6","m":{"j":"z"}}', '{"y":2,"p":0,"k":6,"m":{"k":"x"}}', "k"),
+        ('{"y":1,"p":0,"k":"6"}', '{"y":2,"p":0,"k":6}', "UPPER(k)"),
+        ('{"y":1,"p":0,"k":"6"}', '{"y":2,"p":0,"k":{"k":"a"}}', "k"),
+    ],
+)
+def test_keys_of_text_in_ndjson_stay_text(tmp_path, monkeypatch, first, late, by):
+    monkeypatch.setattr("streamloss.files.ndjson.SAMPLE", 200)
+    path = tmp_path / "t.ndjson"
+    path.write_text("\n".join([first] * 20 + [late] * 2) + "\n")
+    with pytest.raises(ValueError, match=r"the key 'k' is .* there and text in other lines"):
+        streamloss.score(path, labels="y", predictions="p", by=by)
+
+
+def test_lines_that_are_nested_too_deeply_are_refused(tmp_path):
+    path = tmp_path / "t.ndjson"
+    path.write_text('{"y":1,"p":0,"d":' + "[" * 3000 + "]" * 3000 + "}\n")
+    with pytest.raises(ValueError, match="cannot be read"):
+        streamloss.score(path, labels="y", predictions="p")

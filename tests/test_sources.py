@@ -152,6 +152,7 @@ TABLES = {
     "csv, crlf": written("t.csv", lambda frame, path: frame.write_csv(path, line_terminator="\r\n")),
     "csv, bom": written("t.csv", lambda frame, path: frame.write_csv(path, include_bom=True)),
     "csv, no last newline": written("t.csv", lambda frame, path: path.write_bytes(csv_bytes(frame).rstrip(b"\n"))),
+    "csv named tsv before": written("t.tsv.csv", lambda frame, path: frame.write_csv(path)),
     "tsv": written("t.tsv", lambda frame, path: frame.write_csv(path, separator="\t")),
     "csv.gz": written("t.csv.gz", lambda frame, path: packed(path, csv_bytes(frame))),
     "csv.zst": written("t.CSV.zst", lambda frame, path: packed(path, csv_bytes(frame))),
@@ -726,9 +727,14 @@ WRONG = {
     "weights": (
         files("y.npy", weights="short.npy"),
         ValueError,
-        "got weights of shape (3,) in short.npy for labels of",
+        "weights must be a scalar, or have the leading dimensions of the elements, or as many dimensions, each 1 or"
+        " equal; got shape (3,) in short.npy for elements of shape (4,)",
     ),
-    "weights of more axes": (files("y.npy", weights="wide.npy"), ValueError, "got weights of shape (4, 2) in wide.npy"),
+    "weights of more axes": (
+        files("y.npy", weights="wide.npy"),
+        ValueError,
+        "got shape (4, 2) in wide.npy for elements of",
+    ),
     "keys": (
         files("y.npy", by=["short.npy"]),
         ValueError,

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -207,14 +208,55 @@ def test_every_piece_is_drawn_once():
 
 
 def test_an_error_in_one_thread_stops_all():
+    count = []
+
     def work(drawn):
         for piece in drawn:
+            count.append(piece)
             if piece == 10:
                 raise OSError("piece 10")
+            time.sleep(0.001)
 
     streamloss.set_num_threads(4)
     with pytest.raises(OSError, match="piece 10"):
-        _threads.share(range(100_000), work)
+        _threads.share(range(1000), work)
+    assert len(count) < 500
+
+
+def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch):
+    """Ctrl-C that comes while the calling thread waits for the others."""
+
+    class Interrupted:
+        def __init__(self):
+            self.queue, self.calls = SimpleQueue(), 0
+            self.put = self.queue.put
+
+        def get(self):
+            self.calls += 1
+            if self.calls == 1:
+                raise KeyboardInterrupt
+            return self.queue.get()
+
+    begun, ended = [], []
+
+    def work(drawn):
+        for _ in drawn:
+            begun.append(threading.get_ident())
+            time.sleep(0.05)
+            ended.append(begun[-1])
+
+    streamloss.set_num_threads(2)
+    _threads.share(range(2), work)  # the worker has started
+    monkeypatch.setattr(_threads, "SimpleQueue", Interrupted)
+    for _ in range(20):
+        begun.clear(), ended.clear()
+        try:
+            _threads.share(range(2), work)
+        except KeyboardInterrupt:
+            break
+    else:
+        raise AssertionError("no helper was waited for")
+    assert len(begun) == len(ended)
 
 
 def test_updates_go_on_while_another_thread_keeps_the_gil():
@@ -440,11 +482,22 @@ def test_a_cache_folder_that_is_a_file_is_done_without(file, expected):
 
 
 def test_a_package_without_any_folder_to_write_to_works(package, file, expected):
-    for folder in (package / "streamloss", package / "streamloss" / "files"):
+    for folder in {module.parent for module in package.rglob("*.py")}:
         (folder / "__pycache__").write_text("")
     elsewhere = {name: str(file / "home") for name in ("HOME", "XDG_CACHE_HOME", "IPYTHONDIR")}
     script = f"assert streamloss.__file__.startswith({str(package)!r})\nprint(whole())"
     assert run(script, cwd=package, PYTHONPATH=str(package), NUMBA_CACHE_DIR=None, **elsewhere) == [expected]
+    assert not list(package.rglob("*.nbi"))
+
+
+@pytest.mark.parametrize("module", ["exact.py", "cpu/blocks.py"])
+def test_machine_code_of_other_sources_is_not_used(module, package, tmp_path, expected):
+    here = {"cwd": package, "PYTHONPATH": str(package), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run("print(whole())", **here) == [expected]
+    with (package / "streamloss" / module).open("a") as source:
+        source.write("# changed\n")
+    bits, compiled = run(COMPILED, **here)
+    assert (bits, compiled > "0") == (expected, True)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class OwnLoss(Loss):
 
 def own_loss(formula: Callable[..., float], parameters: dict[str, float]) -> Loss:
     """Return the loss with that formula; it is compiled and cached as those of `streamloss.losses` are."""
-    return OwnLoss(formula.__name__, formula, parameters, is_builtin=True)
+    return OwnLoss(formula.__name__, formula, parameters, is_ours=True)
 
 
 class Argument(NamedTuple):
@@ -142,11 +142,11 @@ class Stream(ABC):
     def merge(self, *others: Self) -> Self:
         """Add what other streams have seen; they stay as they are, and an empty one changes nothing.
 
-        Raises TypeError for anything but streams of this framework, and ValueError for another loss or reduction.
+        Raises TypeError for anything but streams of the same class, and ValueError for another loss or reduction.
         """
         for other in others:
             if type(other) is not type(self):
-                raise TypeError(f"others must be streams of {type(self).__module__}, got {type(other).__name__}")
+                raise TypeError(f"others must be streams of {_full_name(type(self))}, got {_full_name(type(other))}")
             if (other._loss, other._reduction) != (self._loss, self._reduction):
                 raise ValueError(f"streams differ: {self!r} here, {other!r} there")
         with self._lock:
@@ -194,6 +194,10 @@ def element_losses(loss: Loss | None, labels: Array, predictions: Array) -> Arra
 def safe(accumulator: Accumulator, reduction: Reduction, denominator: float) -> float:
     """Return the quotient, or 0.0 if its denominator is 0, whatever the numerator."""
     return 0.0 if denominator == 0 else accumulator.result(reduction)
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _write(out: Array, values: Array) -> None:

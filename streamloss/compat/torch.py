@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -33,6 +34,20 @@ def _smooth_l1(label: float, prediction: float, beta: float) -> float:
     return error / beta
 
 
+def smooth_l1_of(beta: float) -> Loss:
+    """Return the loss of `smooth_l1_loss`: for beta 0, the absolute error."""
+    return own_loss(smooth_l1, {"beta": float(beta)}) if beta else losses.absolute_error
+
+
+def is_huber(loss: Loss) -> bool:
+    """Whether a loss is that of `huber_loss`.
+
+    Its mean is over the number of elements, with a weight too, and it has the dtype of its input; the others divide by
+    the sum of the weights, and promote.
+    """
+    return loss.name == "huber"
+
+
 class Stream(_streams.Stream):
     """The streaming form of a loss; see `MSELoss.stream`."""
 
@@ -41,8 +56,7 @@ class Stream(_streams.Stream):
             raise ValueError(f"{reduction} is not a valid value for reduction")
         self._takes_weights = reduction != "elementwise_mean"
         if not self._takes_weights:
-            message = "reduction='elementwise_mean' is deprecated. Please use reduction='mean' instead."
-            warnings.warn(message, stacklevel=3)
+            _warn("reduction='elementwise_mean' is deprecated. Please use reduction='mean' instead.")
             reduction = "mean"
         super().__init__(loss, reduction)
 
@@ -63,8 +77,7 @@ class Stream(_streams.Stream):
             raise ValueError(
                 f"input and target must have the same size, got {input.array.shape} and {target.array.shape}"
             )
-        # The kernel of huber_loss writes the type of its input; the others promote.
-        narrow = self._loss.name == "huber" and input.dtype is not None
+        narrow = is_huber(self._loss) and input.dtype is not None
         dtype = input.dtype if narrow else promoted(input.dtype, target.dtype)
         weight: Any = 1.0
         if weights is not None:
@@ -80,7 +93,7 @@ class Stream(_streams.Stream):
         accumulator = seen.accumulator
         if self._reduction == "sum":
             return accumulator.loss_sum
-        if self._loss.name == "huber":  # huber_loss divides by the number of elements, with a weight too
+        if is_huber(self._loss):
             return accumulator.result(Reduction.SUM_OVER_BATCH_SIZE)
         if accumulator.weight_sum == 0:  # no guard: x / 0 is infinite, 0 / 0 is NaN
             with np.errstate(all="ignore"):
@@ -93,11 +106,16 @@ def _reduction(size_average: bool | None, reduce: bool | None, reduction: str) -
     if size_average is not None or reduce is not None:
         average, reduced = size_average is None or size_average, reduce is None or reduce
         reduction = ("mean" if average else "sum") if reduced else "none"
-        warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
-            stacklevel=3,
-        )
+        _warn(f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.")
     return reduction
+
+
+def _warn(message: str) -> None:
+    """Warn at the line that called this module, however deep in it the warning arises."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)
 
 
 class MSELoss:
@@ -195,7 +213,7 @@ class SmoothL1Loss(MSELoss):
         if not 0.0 <= beta < float("inf"):
             raise ValueError(f"beta must be 0 or more, got {beta!r}")
         self.beta = beta
-        self._loss = own_loss(smooth_l1, {"beta": float(beta)}) if beta else losses.absolute_error
+        self._loss = smooth_l1_of(beta)
 
 
 def mse_loss(

@@ -5,10 +5,10 @@ a constant M, the bit patterns of all sums u = t + M count the same unit: sum(bi
 and so for what the first cut has left. Integer sums may be reordered, so the compiler turns all of this into vector
 code without being allowed to round differently.
 
-This quick path needs a *window*: an exponent that no term of the block exceeds, so that the patterns add up, but not
-by so much that bits fall off the lower end. It checks both, and a block that fails (or brings NaN, an infinity, or
-sizes too far apart) takes the careful path, which cuts until nothing is left and sets the window for the next block.
-Both are exact; which one a block took shows in the time only.
+This quick path needs a *window*: an exponent that no term of the block exceeds, or the patterns would not add up, and
+that is not so far above the terms that the second cut leaves bits behind. It checks both, and a block that fails (or
+brings NaN, an infinity, or sizes too far apart) takes the careful path, which cuts until nothing is left and sets the
+window for the next block. Both are exact; which one a block took shows in the time only.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from ..losses import Loss
 Entry: TypeAlias = Callable[..., None]
 
 WORDS = types.Array(types.int64, 1, "C")
-SCALARS = {"f": types.float32, "d": types.float64, "?": types.boolean, "i": types.int32, "B": types.uint8}
+SCALARS = {np.dtype(each.name).char: each for each in (types.float32, types.float64, types.int32, types.uint8)}
+SCALARS["?"] = types.boolean
 
 
 def entries(
@@ -44,7 +45,7 @@ def entries(
         entry = compiled.get(key)
         if entry is None:
             signature = (recipe_of(loss, omit), *map(type_of, operands[:5]), types.int64, types.int64, *further)
-            entry = compiled[key] = kernel.compile(signature, keep=loss.is_builtin)
+            entry = compiled[key] = kernel.compile(signature, keep=loss.is_ours)
         return entry
 
     return find
@@ -59,7 +60,7 @@ def scalar_entries(function: Callable[..., None], *further: Any) -> Callable[[Lo
         entry = compiled.get((loss.fingerprint, omit))
         if entry is None:
             signature = (recipe_of(loss, omit), types.float64, types.float64, types.float64, *further)
-            entry = compiled[loss.fingerprint, omit] = kernel.compile(signature, keep=loss.is_builtin)
+            entry = compiled[loss.fingerprint, omit] = kernel.compile(signature, keep=loss.is_ours)
         return entry
 
     return find

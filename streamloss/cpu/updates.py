@@ -158,19 +158,20 @@ class Adder:
         """Return a new state: the given one and any chunk."""
         threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
         pieces = chunk.pieces(threads)
-
-        def work(drawn: Iterable[int]) -> Words:
-            part = np.zeros(state.size, np.int64)
-            for piece in drawn:
-                operands = chunk.operands(piece, pieces)
-                _sums(self.loss, operands, self.omit)(self._recipe, *operands, part, self._guess)
-                if state.size != STATE_WORDS:
-                    self._add_squares(operands, part)
-                chunk.finish(piece, operands)
-            return part
-
-        parts = [work(pieces)] if threads == 1 else _threads.share(pieces, work)
+        if threads == 1:
+            return self._add(chunk, pieces, pieces, state.copy())
+        parts = _threads.share(pieces, lambda drawn: self._add(chunk, pieces, drawn, np.zeros(state.size, np.int64)))
         return combine(state, np.add.reduce(parts))
+
+    def _add(self, chunk: Chunk, pieces: range, drawn: Iterable[int], state: Words) -> Words:
+        """Add the drawn ones of a chunk's pieces to a state, and return it."""
+        for piece in drawn:
+            operands = chunk.operands(piece, pieces)
+            _sums(self.loss, operands, self.omit)(self._recipe, *operands, state, self._guess)
+            if state.size != STATE_WORDS:
+                self._add_squares(operands, state)
+            chunk.finish(piece, operands)
+        return state
 
     def added_one(self, label: float, prediction: float, weight: float, state: Words) -> Words:
         """Return a new state: the given one and one element."""

@@ -26,10 +26,11 @@ else:
     driver = cuda_driver
 
 # A slot's digit must stay below 2**63. An element adds less than 2**33 to it: up to 2**32 if it is added by itself,
-# and its part of what a thread settles when it changes a window. So 2**30 elements fit between two carries. A quarter
-# of them is used: a carry follows its own stream alone; what others have queued before may be added after it.
-CARRY_AFTER = 1 << 28  # elements in a slot since it was carried
-MOST = (1 << 27) * SLOTS  # elements of one launch; of them, 64 blocks or more add at most CARRY_AFTER to a slot
+# and its part of what a thread settles when it changes a window. So 2**30 elements fit between two carries. A carry
+# follows its own stream alone: what others have queued before may be added after it. So every stream has its share.
+STREAMS = 16  # that add to one state: all is waited for before another one does
+CARRY_AFTER = 1 << 25  # elements that a stream adds to a slot between two carries of its own
+MOST = 1 << 24  # elements that one launch adds to a slot, rounded up to tiles
 BLOCK_ADDS = 64  # a block's own totals: at most as much as so many elements, for each digit
 MOST_DIRTY = 256  # states of accumulators that are gone: with fewer, a new one takes fresh memory and need not wait
 
@@ -141,7 +142,7 @@ class Launch(NamedTuple):
 
     function: Any
     blocks: int
-    added: int  # elements to a slot, at most
+    added: int  # elements to a slot, at most: no more than CARRY_AFTER
     arguments: list[Any]
     places: list[int]  # of the operands' addresses, or values, among the arguments
     state: int  # the place of the address of the state
@@ -150,11 +151,12 @@ class Launch(NamedTuple):
 def launches(
     device: Device, form: Form, loss: Loss, arguments: list[Any], places: list[int], size: int
 ) -> list[Launch]:
-    """Return the launches that together add all elements of a chunk: one, unless there are more than MOST."""
+    """Return the launches that together add all elements of a chunk: one, unless a slot would get more than MOST."""
     function = device.sums(form, loss)
+    most = MOST * min(SLOTS, function.blocks)
     result = []
-    for first in range(0, size, MOST):
-        end = min(first + MOST, size)
+    for first in range(0, size, most):
+        end = min(first + most, size)
         tiles = -(-(end - first) // form.tile)
         blocks = min(tiles, function.blocks)
         added = -(-blocks // SLOTS) * (-(-tiles // blocks) * form.tile + BLOCK_ADDS)
@@ -186,7 +188,7 @@ class Partial:
         self.device, self.words = device, words
         self.address = device.take(words) if memory is None else memory
         self._taken = memory is None
-        self._uncarried = 0  # at most so many elements in any slot
+        self._uncarried: dict[int, int] = {}  # elements in a slot, at most, that a stream added since its last carry
 
     def __del__(self) -> None:
         if getattr(self, "_taken", False):
@@ -198,12 +200,20 @@ class Partial:
 
     def queue(self, launch: Launch, operands: Sequence[Any], stream: int) -> None:
         """Queue a kernel that adds a chunk."""
-        if self._uncarried + launch.added > CARRY_AFTER:
-            self.carry(stream)
-        self._uncarried += launch.added
+        self._make_room(launch.added, stream)
         arguments = filled(launch.arguments, launch.places, operands)
         arguments[launch.state] = self.address
         launch.function.launch(launch.blocks, stream, arguments)
+
+    def _make_room(self, added: int, stream: int) -> None:
+        """Carry if need be, before a stream adds so many elements to a slot."""
+        if stream not in self._uncarried and len(self._uncarried) >= STREAMS:
+            driver.wait()
+            self._uncarried.clear()
+            self.carry(stream)
+        if self._uncarried.get(stream, 0) + added > CARRY_AFTER:
+            self.carry(stream)
+        self._uncarried[stream] = self._uncarried.get(stream, 0) + added
 
     def carry(self, stream: int) -> None:
         """Queue the kernel that makes the digits small again."""
@@ -211,18 +221,18 @@ class Partial:
         carry = self.device.other(slots.carry_slots, compiling.CARRY)
         blocks = min(-(-SLOTS * sums // elements.THREADS), carry.blocks)
         carry.launch(blocks, stream, (*self.array(), sums))
-        self._uncarried = 1
+        self._uncarried[stream] = 1
 
     def move_to(self, other: Partial, stream: int) -> None:
-        """Queue the kernel that adds all this to another partial state, and leaves zeros."""
-        if self._uncarried + other._uncarried > CARRY_AFTER:
+        """Queue the kernel that adds all this to another partial state, and leaves zeros: all came by this stream."""
+        if self._uncarried[stream] > CARRY_AFTER // 2:
             self.carry(stream)
-            other.carry(stream)
+        other._make_room(self._uncarried[stream], stream)
         size = SLOTS * self.words
         move = self.device.other(slots.move_words, compiling.MOVE)
         blocks = min(-(-size // elements.THREADS), move.blocks)
         move.launch(blocks, stream, (*self.array(), *other.array(), size))
-        other._uncarried += self._uncarried
+        self._uncarried.clear()
 
     def fetch(self) -> Words:
         """Wait for all that is queued on the device, and return the state."""

@@ -131,7 +131,7 @@ def new_array(shape: tuple[int, ...]) -> Any:
 
 
 def clear(places: Sequence[tuple[int, int]]) -> None:
-    """Set bytes, at addresses and so many, to zero at once: nothing that is queued may still use them."""
+    """Zero so many bytes at each address, and wait for it; nothing that is queued may still use them."""
     stream = new_stream()
     for address, size in places:
         zero(address, size, stream)

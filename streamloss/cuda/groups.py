@@ -45,6 +45,7 @@ def added(loss: Loss, operands: Views, codes: Codes, groups: int, omit: bool, wo
     device = devices.of(operands.labels.device)
     with device.context:
         stream = updates.streams_of(operands)[0]
+        driver.check_not_captured(stream)
         with Room(codes.nbytes, stream) as codes_room, Room(found.nbytes, stream) as room:
             driver.send(codes_room.address, codes, stream)
             shape, strides = codes.shape + (1,) * (rank - 1), (1,) + (0,) * (rank - 1)

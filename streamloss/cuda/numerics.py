@@ -49,7 +49,8 @@ def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
     rest = value - (u - high)
     v = rest + low
     outside = (bits(u) ^ bits(high)) >> FRACTION_BITS
-    return bits(u) - bits(high), bits(v) - bits(low), outside | bits(rest - (v - low))
+    left = bits(rest - (v - low)) & WITHOUT_SIGN  # 0 and -0 are the same number
+    return bits(u) - bits(high), bits(v) - bits(low), outside | left
 
 
 @helper

@@ -26,7 +26,7 @@ _lock = threading.Lock()  # the simulator runs one kernel at a time
 
 
 def _shared_array(self: Any, shape: int, dtype: Any) -> Any:
-    """The array of a block that its threads share, one for each line that asks for one; Numba's own looks long."""
+    """The array of a block that its threads share, one for each line that asks for one; Numba's own look-up is slow."""
     return self._allocations.setdefault(sys._getframe(1).f_lineno, np.empty(shape, dtype))
 
 

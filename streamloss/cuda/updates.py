@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import arrays
 from ..arrays import COMPUTED
+from ..chunks import stage
 from ..exact import STATE_WORDS, Words, combine
 from ..losses import Loss
 from . import compiling, devices, views
@@ -44,17 +45,18 @@ def checked(labels: Any, predictions: Any, weights: Any, mask: Any, out: Any) ->
         y, p = _view("labels", labels), _view("predictions", predictions)
         if y.shape != p.shape:
             raise ValueError(f"labels and predictions must have the same shape, got {y.shape} and {p.shape}")
-    w = weights if weights is None else _weights(weights, y.shape)
+    masks: list[Any] = []  # of one weight for all, a numpy.ma array
+    w = weights if weights is None else _weights(weights, y.shape, masks)
     k = mask if mask is None else _mask(mask, y)
+    if any(masked != keep for masked, keep in masks):
+        k = _mask(False, y)
     o = out if out is None else _out(out, y.shape)
     operands = Views(y, p, w, k, o)
     for name, operand in zip(("predictions", "weights", "mask", "out"), operands[1:], strict=True):
         if isinstance(operand, View) and operand.device != y.device:
             raise TypeError(f"{name} must lie on the device of labels, {y.device}, got one on {operand.device}")
-        if o is not None and isinstance(operand, View) and operand is not o and _overlap(o, operand):
-            raise ValueError("out must not share memory with the other arguments")
-    if o is not None and _overlap(o, y):
-        raise ValueError("out must not share memory with the other arguments")
+    if o is not None and any(isinstance(operand, View) and _overlap(o, operand) for operand in operands[:4]):
+        raise arrays.shared_out()
     return operands
 
 
@@ -67,33 +69,27 @@ def _view(name: str, value: Any) -> View:
     return views.view(name, value)
 
 
-def _weights(weights: Any, shape: tuple[int, ...]) -> View | float:
-    if isinstance(weights, (numbers.Real, np.bool_)) or (isinstance(weights, np.ndarray) and weights.ndim == 0):
-        return float(arrays.as_numbers("weights", weights, []))
+def _weights(weights: Any, shape: tuple[int, ...], masks: list[Any]) -> View | float:
+    if isinstance(weights, (numbers.Real, np.generic)) or (isinstance(weights, np.ndarray) and weights.ndim == 0):
+        return float(stage(arrays.as_numbers("weights", weights, masks))[0])
     return views.broadcast("weights", _view("weights", weights), shape)
 
 
 def _mask(mask: Any, labels: View) -> View | None:
-    if isinstance(mask, (bool, np.bool_)):
+    if isinstance(mask, (bool, np.bool_)) or (type(mask) is np.ndarray and mask.ndim == 0 and mask.dtype == bool):
         nothing = View(devices.of(labels.device).nothing, "?", (), (), 0, labels.device, None, None)
         return None if mask else views.broadcast("mask", nothing, labels.shape)
     array = _view("mask", mask)
     if array.code != "?":
-        raise TypeError(f"mask must be bool (True keeps an element), got dtype code {array.code!r}; write mask != 0")
+        raise arrays.no_mask(views.DTYPES[array.code])
     return views.broadcast("mask", array, labels.shape)
 
 
 def _out(out: Any, shape: tuple[int, ...]) -> View:
     array = _view("out", out)
-    if array.code not in "fd":
-        raise TypeError(f"out must be float32 or float64, got dtype code {array.code!r}")
-    if array.shape != shape:
-        raise ValueError(f"out must have the shape of the elements, {shape}, got {array.shape}")
-    if array.size and any(stride == 0 and n > 1 for n, stride in zip(shape, array.strides, strict=True)):
-        raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
     interface = {} if hasattr(out, "data_ptr") else getattr(out, "__cuda_array_interface__", {})
-    if interface.get("data", (0, False))[1]:
-        raise ValueError("out must be writable, got a read-only array")
+    is_read_only = interface.get("data", (0, False))[1]
+    arrays.check_out(array, views.DTYPES[array.code], shape, not is_read_only)
     return array
 
 
@@ -267,8 +263,10 @@ def alone(loss: Loss, operands: Views, words: int) -> Words:
         return np.zeros(words, np.int64)
     device = devices.of(operands.labels.device)
     with device.context:
+        stream = streams_of(operands)[0]
+        driver.check_not_captured(stream)
         partial = Partial(device, words)
-        launch(partial, loss, operands, True, streams_of(operands)[0])
+        launch(partial, loss, operands, True, stream)
     return partial.fetch()
 
 
@@ -278,7 +276,10 @@ def add_to(memory: int, loss: Loss, operands: Views, omit: bool, words: int) -> 
         device = devices.of(operands.labels.device)
         with device.context:
             streams = streams_of(operands)
-            launch(Partial(device, words, memory), loss, operands, omit, streams[0])
+            partial = Partial(device, words, memory)
+            launch(partial, loss, operands, omit, streams[0])
+            if operands.labels.size > devices.CARRY_AFTER:  # the caller adds up all slots
+                partial.carry(streams[0])
             hand_back(streams)
 
 

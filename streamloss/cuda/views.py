@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import broadcastable
+from ..arrays import broadcastable, no_number
 from ..chunks import BFLOAT16
 from . import devices
 
@@ -25,6 +25,7 @@ CODES |= {"u1": "B", "u2": "H", "u4": "I", "u8": "L"}
 ITEMSIZE = {"e": 2, "E": 2, "f": 4, "d": 8, "?": 1, "b": 1, "h": 2, "i": 4, "l": 8, "B": 1, "H": 2, "I": 4, "L": 8}
 TORCH = {"float16": "e", "bfloat16": "E", "float32": "f", "float64": "d", "bool": "?", "int8": "b", "int16": "h"}
 TORCH |= {"int32": "i", "int64": "l", "uint8": "B", "uint16": "H", "uint32": "I", "uint64": "L"}
+DTYPES = {code: name for name, code in TORCH.items()}
 
 
 class View(NamedTuple):
@@ -83,7 +84,7 @@ def _of_torch(name: str, tensor: Any, torch: Any) -> View:
         tensor = tensor.resolve_neg()
     code = _codes_of_torch(torch).get(tensor.dtype)
     if code is None:
-        raise _no_number(name, tensor.dtype)
+        raise no_number(name, tensor.dtype)
     device = tensor.device.index
     stream = torch.cuda.current_stream(device).cuda_stream
     return View(tensor.data_ptr(), code, tuple(tensor.shape), tensor.stride(), 0, device, stream, tensor)
@@ -113,7 +114,7 @@ def _of_interface(name: str, value: Any, interface: dict[str, Any]) -> View:
     if typestr[1:] == "V2" and str(getattr(value, "dtype", "")) == "bfloat16":
         code = "E"
     if code is None or typestr[0] == ">":
-        raise _no_number(name, typestr)
+        raise no_number(name, typestr)
     if interface.get("mask") is not None:
         raise TypeError(f"{name} has a mask of its own on the device; pass it as mask=")
     size, byte_strides = ITEMSIZE[code], interface.get("strides")
@@ -133,10 +134,6 @@ def _lowest(array: View) -> View:
 
 def _contiguous(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[k + 1 :]) for k in range(len(shape)))
-
-
-def _no_number(name: str, dtype: object) -> TypeError:
-    return TypeError(f"{name} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}")
 
 
 # ------------------------------------------------------------------------------------------------ DLPack
@@ -173,7 +170,7 @@ def _of_dlpack(name: str, value: Any) -> View:
     tensor = _Tensor.from_address(get(capsule, b"dltensor"))
     code = DLPACK_CODES.get((tensor.code, tensor.bits)) if tensor.lanes == 1 else None
     if code is None:
-        raise _no_number(name, f"{tensor.bits} bits of DLPack's kind {tensor.code}")
+        raise no_number(name, f"{tensor.bits} bits of DLPack's kind {tensor.code}")
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else _contiguous(shape)
     address = (tensor.data or 0) + tensor.byte_offset

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import fits, misfit, no_number
 from .ahead import ahead
 from .paths import check_unchanged
 from .source import Batch, Columns, Position
@@ -45,7 +46,7 @@ class Streamed(ABC):
         """Close the file."""
 
 
-class Operands(NamedTuple):
+class Inputs(NamedTuple):
     """The arrays that a loss is computed from, and those of keys."""
 
     labels: Named
@@ -58,22 +59,22 @@ class Operands(NamedTuple):
         """All arrays, keys included."""
         return [self.labels, *self.predictions, *([] if self.weights is None else [self.weights]), *self.by]
 
-    def each(self, change: Callable[[Named], Named]) -> Operands:
-        """Return these operands with every array changed."""
+    def each(self, change: Callable[[Named], Named]) -> Inputs:
+        """Return these inputs with every array changed."""
         weights = None if self.weights is None else change(self.weights)
-        return Operands(change(self.labels), [*map(change, self.predictions)], weights, [*map(change, self.by)])
+        return Inputs(change(self.labels), [*map(change, self.predictions)], weights, [*map(change, self.by)])
 
 
 class Arrays:
     """Labels, predictions and weights, read in boxes of bounded size."""
 
-    def __init__(self, operands: Operands, columns: Columns) -> None:
-        check(operands)
-        self.columns, self._operands = columns, operands
-        self._shape = tuple(operands.labels.array.shape)
+    def __init__(self, inputs: Inputs, columns: Columns) -> None:
+        check(inputs)
+        self.columns, self._inputs = columns, inputs
+        self._shape = tuple(inputs.labels.array.shape)
         self.rows: int | None = self._shape[0] if self._shape else 1
-        self.bytes: int | None = sum(_nbytes(each.array) for each in operands.all)
-        identities = [each.identity for each in operands.all]
+        self.bytes: int | None = sum(_nbytes(each.array) for each in inputs.all)
+        identities = [each.identity for each in inputs.all]
         self.identity: Mapping[str, Any] | None = (
             None if None in identities else {"arrays": identities, "elements": ELEMENTS}
         )
@@ -81,35 +82,35 @@ class Arrays:
     def batches(self, start: Position) -> Iterator[Batch]:
         """Yield the boxes after the first `start.offset`, which have been read already."""
         # Arrays in memory, or mapped to it, are read by the threads that compute.
-        at_hand = all(isinstance(each.array, np.ndarray) for each in self._operands.all)
+        at_hand = all(isinstance(each.array, np.ndarray) for each in self._inputs.all)
         return self._batches(start) if at_hand else ahead(self._batches(start))
 
     def check_unchanged(self) -> None:
         """Raise ValueError if a file is not what it was when it was opened."""
-        for each in self._operands.all:
+        for each in self._inputs.all:
             if each.identity is not None:
                 check_unchanged(each.name, each.identity)
 
     def _batches(self, start: Position) -> Iterator[Batch]:
-        operands = self._operands.each(_begin)
-        mapped = [memory for each in operands.all if (memory := _memory(each.array)) is not None]
-        keys = [Keys() for _ in operands.by]
+        inputs = self._inputs.each(_begin)
+        mapped = [memory for each in inputs.all if (memory := _memory(each.array)) is not None]
+        keys = [KeyColumn() for _ in inputs.by]
         try:
             for box, end in self._ends():
                 if end.offset <= start.offset:
                     continue
                 yield Batch(
-                    _read(operands.labels, box),
-                    tuple(_read(each, box) for each in operands.predictions),
-                    None if operands.weights is None else _read(operands.weights, box),
-                    tuple(key.encode(_read(each, box), each.name) for key, each in zip(keys, operands.by, strict=True)),
+                    _read(inputs.labels, box),
+                    tuple(_read(each, box) for each in inputs.predictions),
+                    None if inputs.weights is None else _read(inputs.weights, box),
+                    tuple(key.encode(_read(each, box), each.name) for key, each in zip(keys, inputs.by, strict=True)),
                     end,
                     partial(_place, box),
                 )
                 for memory in mapped:
                     _release(memory)
         finally:
-            for each in operands.all:
+            for each in inputs.all:
                 if isinstance(each.array, Streamed):
                     each.array.close()
 
@@ -117,14 +118,14 @@ class Arrays:
         """Yield each box and where it ends; rows are counted in proportion where a box is no whole number of them."""
         size, rows, total = math.prod(self._shape), self.rows or 0, self.bytes or 0
         elements = 0
-        layout = _layout([self._operands.labels, *self._operands.predictions])
+        layout = _layout([self._inputs.labels, *self._inputs.predictions])
         for number, box in enumerate(boxes(self._shape, *layout), 1):
             elements += math.prod(each.stop - each.start for each in box)
             done = rows * elements // size
             yield box, Position(int(elements == size), done, done, total * elements // size, number)
 
 
-class Keys:
+class KeyColumn:
     """A column of keys: numbers as they are, anything else as codes."""
 
     def __init__(self) -> None:
@@ -198,9 +199,9 @@ def _read(named: Named, box: Box) -> Any:
         raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def check(operands: Operands) -> None:
+def check(inputs: Inputs) -> None:
     """Refuse what does not hold numbers, and shapes that do not fit, before anything is read."""
-    labels, predictions, weights, by = operands
+    labels, predictions, weights, by = inputs
     shape = tuple(labels.array.shape)
     roles = [("labels", labels), *(("predictions", each) for each in predictions)]
     for role, each in [*roles, *([] if weights is None else [("weights", weights)])]:
@@ -211,11 +212,8 @@ def check(operands: Operands) -> None:
                 f"labels and predictions must have the same shape, got {shape} in {labels.name}"
                 f" and {tuple(each.array.shape)} in {each.name}"
             )
-    if weights is not None and not _fits(tuple(weights.array.shape), shape):
-        raise ValueError(
-            "weights must be a scalar, or have the leading dimensions of labels, or as many, each 1 or equal;"
-            f" got weights of shape {tuple(weights.array.shape)} in {weights.name} for labels of shape {shape}"
-        )
+    if weights is not None and not fits(tuple(weights.array.shape), shape):
+        raise misfit("weights", tuple(weights.array.shape), shape, f" in {weights.name}")
     for each in by:
         if getattr(each.array.dtype, "kind", "i") not in "biufSUTOM":
             raise TypeError(f"keys must be numbers, bools, text or times, got dtype {each.array.dtype} in {each.name}")
@@ -226,10 +224,9 @@ def check(operands: Operands) -> None:
             )
 
 
-def _fits(weights: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    if len(weights) < len(shape):
-        return weights == shape[: len(weights)]
-    return len(weights) == len(shape) and all(a in (1, b) for a, b in zip(weights, shape, strict=True))
+def plain_column(value: Any) -> Any:
+    """Return a column of pandas or Polars, of whose types NumPy knows few, as an array; anything else as it is."""
+    return value.to_numpy() if type(value).__module__.partition(".")[0] in ("pandas", "polars") else value
 
 
 def _check_numbers(role: str, named: Named) -> None:
@@ -239,10 +236,7 @@ def _check_numbers(role: str, named: Named) -> None:
         return
     kind = np.dtype(name).kind if name != str(dtype) else getattr(dtype, "kind", "?")
     if kind not in "biuf" or np.dtype(name).itemsize > 8:
-        raise TypeError(
-            f"{role} must be real numbers (bool, integer or a float of up to 64 bits), got dtype {dtype}"
-            f" in {named.name}"
-        )
+        raise no_number(role, f"{dtype} in {named.name}")
 
 
 def _nbytes(array: Any) -> int:

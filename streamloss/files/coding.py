@@ -36,7 +36,7 @@ class Coder:
         self._code: dict[str, int] = {}
         self._categories: list[str | None] = []  # by the codes that Polars gives them
         self._categorical: Any = None  # the type that gives those codes
-        self._kept = Numbering()
+        self._kept = PairTable()
         self._dtype: Any = None  # the type of what `_kept` numbers
 
     def encode(self, series: pl.Series) -> Any:
@@ -51,15 +51,15 @@ class Coder:
         if isinstance(dtype, pl.Categorical):
             return self._encode_categories(series)
         if dtype != self._dtype:
-            self._kept, self._dtype = Numbering(), dtype
-        words, numbering = _words(series), self._kept
+            self._kept, self._dtype = PairTable(), dtype
+        words, table = _words(series), self._kept
         if dtype == pl.String and len(words) and words.view(np.int32)[:, 0].max() > INLINE:
-            numbering = Numbering()
+            table = PairTable()
         present = np.empty(0, np.bool_) if series.null_count() == 0 else series.is_not_null().to_numpy()
-        codes, firsts = numbering.number(words, present)
+        codes, firsts = table.number(words, present)
         new = _texts(series.gather(firsts))
-        numbering.codes += [self._code_of(value) for value in new]
-        return Coded(numbering.renumbered(codes), self.values)
+        table.codes += [self._code_of(value) for value in new]
+        return Coded(table.renumbered(codes), self.values)
 
     def _encode_categories(self, series: pl.Series) -> Coded:
         """Encode text by the dictionary that it was stored with; each category is looked up once."""
@@ -100,7 +100,7 @@ class Coder:
         return code
 
 
-class Numbering:
+class PairTable:
     """Numbers pairs of words in the order in which they are first seen; a hash table with open addressing."""
 
     def __init__(self) -> None:

@@ -133,14 +133,16 @@ class Kinds:
 
 
 class Selection:
-    """The columns wanted of one file, and the columns that stand in its path instead of in it."""
+    """The columns wanted of one file or table, and the columns that stand in its path instead of in it."""
 
-    def __init__(self, columns: list[Column], constants: Mapping[str, pl.Series]) -> None:
+    def __init__(
+        self, columns: list[Column], constants: Mapping[str, pl.Series], name: str, kinds: Kinds | None = None
+    ) -> None:
         self.columns, self._constants = columns, constants
         self._literals = [pl.lit(value[0], value.dtype).alias(name) for name, value in constants.items()]
         self._values = [(column.text, _values(column).alias(str(i))) for i, column in enumerate(columns)]
-        self._kinds = Kinds()
-        self._kinds.check(columns, "chunk 0")
+        self._kinds = kinds or Kinds()
+        self._kinds.check(columns, name)
 
     def of(self, frame: Frame, without: Collection[str] = ()) -> Frame:
         """Select the columns, named 0, 1, 2, ...: numbers as float32 or float64, null as NaN, and keys as they are."""
@@ -151,8 +153,7 @@ class Selection:
     def again(self, schema: pl.Schema, name: str) -> Selection:
         """Return the selection of the same columns in another table; TypeError if they are of another kind there."""
         found = [_find(column.role, column.text, schema, name) for column in self.columns]
-        self._kinds.check(found, name)
-        return Selection(found, self._constants)
+        return Selection(found, self._constants, name, self._kinds)
 
     @property
     def roots(self) -> list[str]:

@@ -32,7 +32,7 @@ class Delimited(Text):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._separator = next(
-            SEPARATORS[suffix.lower()] for suffix in path.suffixes[-2:] if suffix.lower() in SEPARATORS
+            SEPARATORS[suffix.lower()] for suffix in reversed(path.suffixes) if suffix.lower() in SEPARATORS
         )
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None:

@@ -49,8 +49,9 @@ class History:
         if kept is not None:
             self.step, points = kept
             self.points = [Point(rows, tuple(losses), tuple(errors)) for rows, losses, errors in points]
-        elif all_rows is not None:
-            self.step = max(FIRST_STEP, 2 * all_rows // POINTS)
+        else:
+            self.points = []
+            self.step = FIRST_STEP if all_rows is None else max(FIRST_STEP, 2 * all_rows // POINTS)
         self._begin = rows
 
     @property

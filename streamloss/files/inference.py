@@ -15,15 +15,16 @@ def are_numbers(texts: pl.Series) -> bool:
 
 def widened(data: bytes) -> pl.Schema:
     """Infer the types of columns in NDJSON; a column of mixed kinds spoils no other."""
-    records = [_record(line) for line in data.splitlines() if line.strip()]
+    records = [record_of(line) for line in data.splitlines() if line.strip()]
     names = dict.fromkeys(name for record in records for name in record)
     return pl.Schema({name: _widest({type(record.get(name)) for record in records}) for name in names})
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def record_of(line: bytes) -> dict[str, Any]:
+    """Return the object in a line of NDJSON; ComputeError if there is none."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise pl.exceptions.ComputeError(f"it is no JSON: {error}") from error
     if not isinstance(record, dict):
         raise pl.exceptions.ComputeError(f"it is no JSON object, got {type(record).__name__}")

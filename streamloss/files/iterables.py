@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Keys, Named, Operands, check
+from .arrays import Inputs, KeyColumn, Named, check, plain_column
 from .names import near
 from .source import Batch, Columns, Position
 
@@ -23,7 +23,7 @@ class Chunks:
 
     def __init__(self, first: Any, others: Iterator[Any], columns: Columns) -> None:
         self.columns = columns
-        _operands(0, first, columns)
+        _inputs(0, first, columns)
         self._chunks = itertools.chain([first], others)
 
     def batches(self, start: Position) -> Iterator[Batch]:
@@ -37,9 +37,9 @@ class Chunks:
 
     def _batches(self) -> Iterator[Batch]:
         rows = 0
-        keys = [Keys() for _ in self.columns.by]
+        keys = [KeyColumn() for _ in self.columns.by]
         for number, chunk in enumerate(self._chunks):
-            labels, predictions, weights, by = _operands(number, chunk, self.columns)
+            labels, predictions, weights, by = _inputs(number, chunk, self.columns)
             rows += labels.array.shape[0] if labels.array.shape else 1
             yield Batch(
                 labels.array,
@@ -51,22 +51,22 @@ class Chunks:
             )
 
 
-def _operands(number: int, chunk: Any, columns: Columns) -> Operands:
+def _inputs(number: int, chunk: Any, columns: Columns) -> Inputs:
     where = f"chunk {number}"
     if isinstance(chunk, tuple):
-        operands = _positional(where, chunk, columns)
+        inputs = _positional(where, chunk, columns)
     elif isinstance(chunk, Mapping):
         by = [_named(where, "by", name, chunk) for name in columns.by]
         predictions = [_named(where, "predictions", name, chunk) for name in columns.predictions]
         weights = None if columns.weights is None else _named(where, "weights", columns.weights, chunk)
-        operands = Operands(_named(where, "labels", columns.labels, chunk), predictions, weights, by)
+        inputs = Inputs(_named(where, "labels", columns.labels, chunk), predictions, weights, by)
     else:
         raise TypeError(f"{where} must be a tuple or a mapping like those before it, got {type(chunk).__name__}")
-    check(operands)
-    return operands
+    check(inputs)
+    return inputs
 
 
-def _positional(where: str, chunk: tuple[Any, ...], columns: Columns) -> Operands:
+def _positional(where: str, chunk: tuple[Any, ...], columns: Columns) -> Inputs:
     if columns.by or columns.weights is not None:
         raise ValueError(f"{where} is a tuple, whose arrays have no names, but by or weights name some")
     if len(chunk) not in (2, 3):
@@ -76,7 +76,7 @@ def _positional(where: str, chunk: tuple[Any, ...], columns: Columns) -> Operand
         raise ValueError(f"{where} has {len(several)} predictions, expected {len(columns.predictions)}")
     weights = _array(where, "weights", chunk[2]) if len(chunk) == 3 and chunk[2] is not None else None
     predictions = [_array(where, "predictions", each) for each in several]
-    return Operands(_array(where, "labels", chunk[0]), predictions, weights, [])
+    return Inputs(_array(where, "labels", chunk[0]), predictions, weights, [])
 
 
 def _named(where: str, role: str, name: str, chunk: Mapping[str, Any]) -> Named:
@@ -87,6 +87,7 @@ def _named(where: str, role: str, name: str, chunk: Mapping[str, Any]) -> Named:
 
 
 def _array(where: str, what: str, value: Any) -> Named:
+    value = plain_column(value)
     return Named(f"{what} of {where}", value if hasattr(value, "shape") else np.asarray(value))
 
 

@@ -62,7 +62,7 @@ def open_writer(path: Path, columns: Columns) -> Writer:
     raise ValueError(f"losses_out: unknown kind of file {path.suffix!r}, expected .parquet or .npy")
 
 
-def _named(method: Callable[..., T]) -> Callable[..., T]:
+def _naming_the_file(method: Callable[..., T]) -> Callable[..., T]:
     """Wrap a method so that its errors say which file could not be written."""
 
     @functools.wraps(method)
@@ -76,14 +76,14 @@ def _named(method: Callable[..., T]) -> Callable[..., T]:
 class NpyWriter:
     """float64, a row for each row of the source; a column for each prediction if there are several."""
 
-    HEADER = 128  # bytes: room for any shape
+    HEADER = 128  # bytes: room for a dozen dimensions
 
     def __init__(self, path: Path, predictions: int) -> None:
         self.path, self.part, self.predictions = path, outputs.temporary(path), predictions
         self.rows = 0
         self.inner: tuple[int, ...] = ()  # the shape of the losses of a row
 
-    @_named
+    @_naming_the_file
     def begin(self, kept: Any) -> None:
         """Begin the file with room for the header, which is written last."""
         if kept is None:
@@ -99,31 +99,37 @@ class NpyWriter:
         os.truncate(self.part, size)
         durable.sync_names(self.part.parent)
 
-    @_named
+    @_naming_the_file
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
         """Append rows."""
         rows = losses[0] if self.predictions == 1 else np.moveaxis(losses, 0, -1)
         if self.rows and rows.shape[1:] != self.inner:
             raise ValueError(f"losses_out: {self.path} needs rows of one shape, got {self.inner} and {rows.shape[1:]}")
+        if not self.rows and len(self._header(2**63, rows.shape[1:])) > self.HEADER:
+            raise ValueError(f"losses_out: {self.path} has no room for the shape of a row, {rows.shape[1:]}")
         self.inner = rows.shape[1:]
         with self.part.open("ab") as file:
             file.write(np.ascontiguousarray(rows, "<f8").data)
         self.rows += len(rows)
 
-    @_named
+    @_naming_the_file
     def keep(self) -> Any:
         """Have the disk keep the rows, and return how many there are."""
         durable.sync(self.part)
         return {"rows": self.rows, "inner": list(self.inner)}
 
-    @_named
+    @_naming_the_file
     def finish(self) -> None:
         """Write the header and put the file in place."""
-        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {(self.rows, *self.inner)!r}, }}"
-        text = header.ljust(self.HEADER - 11) + "\n"
         with self.part.open("r+b") as file:
-            file.write(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode())
+            file.write(self._header(self.rows, self.inner))
         durable.place(self.part, self.path)
+
+    def _header(self, rows: int, inner: tuple[int, ...]) -> bytes:
+        """Return the beginning of the file, in NumPy's format 1.0."""
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {(rows, *inner)!r}, }}"
+        text = header.ljust(self.HEADER - 11) + "\n"
+        return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
     def discard(self) -> None:
         """Remove the rows."""
@@ -144,7 +150,7 @@ class ParquetWriter:
         self.parts = self.rows = 0
         self.waiting: list[Any] = []
 
-    @_named
+    @_naming_the_file
     def begin(self, kept: Any) -> None:
         """Keep only the whole parts that the checkpoint counts."""
         self.parts, self.rows = (0, 0) if kept is None else (kept["parts"], kept["rows"])
@@ -158,7 +164,7 @@ class ParquetWriter:
         for path in set(self.folder.iterdir()) - {self._part(part) for part in range(self.parts)}:
             path.unlink()
 
-    @_named
+    @_naming_the_file
     def add(self, losses: Array, by: tuple[Any, ...]) -> None:
         """Add rows, which wait in memory until they are enough for a part."""
         import polars as pl
@@ -188,14 +194,14 @@ class ParquetWriter:
             durable.sync(path)
             self.parts, self.waiting = self.parts + 1, []
 
-    @_named
+    @_naming_the_file
     def keep(self) -> Any:
         """Have the disk keep all rows, and return how many parts there are."""
         self._flush()
         durable.sync_names(self.folder)
         return {"parts": self.parts, "rows": self.rows}
 
-    @_named
+    @_naming_the_file
     def finish(self) -> None:
         """Stream the parts into one file and put it in place."""
         import polars as pl
@@ -266,5 +272,5 @@ def _series(column: Any) -> Any:
         codes = pl.Series(np.asarray(column.codes, np.int64))
         return pl.Series(list(column.values), dtype=pl.String).gather(codes.set(codes < 0, None))
     if isinstance(column, np.ma.MaskedArray):
-        return pl.Series(column.data).set(pl.Series(np.ma.getmaskarray(column)), None)
-    return pl.Series(column)
+        return pl.Series(np.array(column.data)).set(pl.Series(np.ma.getmaskarray(column)), None)
+    return pl.Series(np.array(column))  # a copy: it waits, and the caller may use its array again

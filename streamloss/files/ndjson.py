@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from .columns import Selection
-from .inference import widened
+from .inference import record_of, widened
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
 # Python writes NaN, which JSON does not know.
@@ -34,7 +34,8 @@ class NDJSON(Text):
 
     def _parser(self, columns: Selection, schema: pl.Schema) -> Callable[[bytes], pl.DataFrame]:
         types = {name: schema[name] for name in columns.roots}
-        texts = [column.text for column in columns.columns if column.role == "by" and column.dtype == pl.String]
+        keys = dict.fromkeys(root for column in columns.columns if column.role == "by" for root in column.roots)
+        texts = [name for name in keys if types.get(name) == pl.String]
 
         def parse(data: bytes) -> pl.DataFrame:
             frame = columns.of(self._scan(data, types)).collect(engine="streaming")
@@ -57,11 +58,11 @@ class NDJSON(Text):
 def _check_text(data: bytes, name: str, rows: int) -> None:
     """Refuse what is no text in a column of text: Polars makes text of it, and the keys 1 and "1" would become one."""
     token = json.dumps(name, ensure_ascii=False).encode()
-    if data.count(token + b':"') + data.count(token + b': "') >= rows:
+    if data.count(token + b':"') + data.count(token + b': "') == data.count(token) == rows:
         return
     for found in re.finditer(re.escape(token) + rb'\s*:\s*(?!"|null|\s)', data):
         start, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
-        value = json.loads(data[start : end if end >= 0 else None]).get(name)
+        value = record_of(data[start : end if end >= 0 else None]).get(name)
         if not isinstance(value, (str, type(None))):  # and it is not in an object within the object
             raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
 

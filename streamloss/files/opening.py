@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Arrays, Named, Operands
+from .arrays import Arrays, Inputs, Named, plain_column
 from .formats import ARRAYS, CONTAINERS, MEMBER, ending, opener, unknown
 from .iterables import Chunks
 from .paths import check_regular, state_of
@@ -113,7 +113,7 @@ def _arrays(labels: Any, predictions: Sequence[Any], weights: Any, by: Sequence[
     columns = Columns(
         names[0], tuple(names[1:]), None if weight is None else weight.name, tuple(key.name for key in keys)
     )
-    return Arrays(Operands(named[0], named[1:], weight, keys), columns)
+    return Arrays(Inputs(named[0], named[1:], weight, keys), columns)
 
 
 def _named(role: str, value: Any) -> Named:
@@ -122,8 +122,7 @@ def _named(role: str, value: Any) -> Named:
         raise TypeError(f"{role} must be an array or its path, got None")
     if isinstance(value, (str, os.PathLike)):
         return _opened(os.fspath(value))
-    if type(value).__module__.partition(".")[0] in ("pandas", "polars"):  # a column, of whose types NumPy knows few
-        value = value.to_numpy()
+    value = plain_column(value)
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__"):
         return Named(role, value)
     return Named(role, np.asarray(value))

@@ -16,8 +16,8 @@ from ..losses import Formula, Loss
 AnyAccumulator: TypeAlias = Accumulator | GroupedAccumulator
 T = TypeVar("T")
 CLASSES: dict[str, type[Accumulator] | type[GroupedAccumulator]] = {
-    "accumulator": Accumulator,
-    "grouped accumulator": GroupedAccumulator,
+    stored.ACCUMULATOR: Accumulator,
+    stored.GROUPED: GroupedAccumulator,
 }
 SEVERAL = "predictions"  # the kind of a file with an accumulator for each of several
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from ..accumulator import Accumulator
-from ..arrays import NanFoundError
+from ..arrays import NanFoundError, as_array
+from ..chunks import as_floats
 from .checkpoint import Checkpoint, Kept
 from .history import History
 from .losses_out import Writer
@@ -133,8 +134,9 @@ class Run:
         for start, stop in self._pieces(batch):
             piece = _cut(batch, start, stop)
             self._update(piece, start, None if losses is None else losses[:, start:stop])
-            if self.history is not None and self.position.rows + stop >= self.history.due:
-                self.history.add(self.position.rows + stop, self._accumulators)
+            rows = self.position.rows + stop if self._has_whole_rows(batch) else batch.end.rows
+            if self.history is not None and rows >= self.history.due:
+                self.history.add(rows, self._accumulators)
         if self.losses is not None and losses is not None:
             self.losses.add(losses, batch.by)
 
@@ -177,18 +179,12 @@ def _cut(batch: Batch, start: int, stop: int) -> Batch:
 
 def on_same_rows(predictions: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the predictions, NaN wherever one of them is NaN, and masked wherever one of them is."""
-    values = [np.ma.getdata(prediction) for prediction in predictions]
-    omitted = reduce(np.logical_or, map(_is_nan, values))
+    values = [as_floats(as_array("predictions", prediction, [])) for prediction in predictions]
+    omitted = reduce(np.logical_or, map(np.isnan, values))
     masked = reduce(np.logical_or, map(np.ma.getmask, predictions))
     if omitted.any():
         predictions = tuple(np.where(omitted, np.nan, value) for value in values)
     return tuple(np.ma.array(p, mask=masked) for p in predictions) if masked.any() else predictions
-
-
-def _is_nan(values: Array) -> Array | np.bool_:
-    if values.dtype.kind in "biu":
-        return np.False_
-    return np.isnan(values if values.dtype.kind == "f" else values.astype(np.float32))  # bfloat16
 
 
 def _check_written(path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack, overload
@@ -102,7 +102,7 @@ def score(
     loss, reduction
         As for `Accumulator`.
     nan : {"omit", "propagate", "raise"}, default "omit"
-        As for `Accumulator`; the number of rows omitted is in `skipped_count`.
+        As for `Accumulator`; the number of elements left out is in `skipped_count`.
     stderr : bool, default False
         Whether to keep what `standard_error()` needs.
     checkpoint : path, optional
@@ -150,6 +150,8 @@ def score(
     if history is not None and keys:
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     check_seconds(every)
+    read = [source] if source is not None else [labels, *wanted, weights]
+    outputs.check_not_read(_paths([losses_out, checkpoint]), _paths(read))
     make = GroupedAccumulator if keys else Accumulator
     made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # checks the options
     with ExitStack() as claims:
@@ -158,8 +160,9 @@ def score(
         )
         opened = _open(source, labels, wanted, weights, keys)
         names = opened.columns.predictions
-        if len(set(names)) < len(names):
-            raise ValueError(f"predictions must be different ones, got {', '.join(names)}")
+        for role, texts in (("predictions", names), ("by", opened.columns.by)):
+            if len(set(texts)) < len(texts):
+                raise ValueError(f"{role} must be different ones, got {', '.join(texts)}")
         run = Run(opened, Results(dict(zip(names, made, strict=True)), opened.columns.by), history)
         if losses_path is not None:
             run.losses = open_writer(losses_path, opened.columns)
@@ -169,6 +172,17 @@ def score(
         run.go(lambda: None if progress is None else progress(_progress(run)), name)
     accumulators: Any = run.results.accumulators  # all of one type
     return accumulators if several else run.results.first
+
+
+def _paths(values: Iterable[Any]) -> list[str]:
+    """Return the paths among values, and among lists of them."""
+    paths = []
+    for value in values:
+        if isinstance(value, (str, os.PathLike)):
+            paths.append(os.fspath(value))
+        elif isinstance(value, (list, tuple)):
+            paths += _paths(value)
+    return paths
 
 
 def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, by: tuple[str, ...]) -> Source:

@@ -102,7 +102,7 @@ def read(names: Sequence[str], columns: Columns) -> Table:
         _check_keys(file, found, part)
         if part.rows != 0:
             kinds.check(found, part.name)
-        opened.append(Opened(part, Selection(found, constants)))
+        opened.append(Opened(part, Selection(found, constants, part.name)))
     return Table(columns, opened)
 
 
@@ -118,7 +118,7 @@ def of_frames(first: Any, others: Iterator[Any], columns: Columns) -> Table:
 
 def _of_part(part: Part, columns: Columns) -> Table:
     found = _found(columns, part.schema, part)
-    table = Table(columns, [Opened(part, Selection(found, {}))])
+    table = Table(columns, [Opened(part, Selection(found, {}, part.name))])
     table.bytes = table.identity = None
     return table
 

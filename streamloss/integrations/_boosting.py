@@ -24,13 +24,17 @@ def boosted(loss: str | Loss | Formula) -> Loss:
 
 def gradient_and_hessian(loss: Loss, labels: Any, predictions: Any, weights: Any) -> tuple[Any, Any]:
     """Return the gradient and the hessian of every row's weighted loss; without weights, all are 1."""
-    weights = None if weights is None or np.size(weights) == 0 else np.asarray(weights, np.float64)
+    weights = _given(weights)
     first = gradient(labels, predictions, weights, loss=loss, reduction="sum")
     second = np.full(first.shape, CURVATURES[loss.name])
-    return first, second if weights is None else second * weights
+    return first, second if weights is None else second * np.asarray(weights, np.float64)
 
 
 def value(empty: Accumulator, labels: Any, predictions: Any, weights: Any) -> float:
     """Return the loss of all rows."""
-    used = None if weights is None or np.size(weights) == 0 else weights
-    return empty.copy().update(labels, predictions, used).result()
+    return empty.copy().update(labels, predictions, _given(weights)).result()
+
+
+def _given(weights: Any) -> Any:
+    """Return the weights of a data set, or None for none: XGBoost has an empty array then."""
+    return None if weights is None or np.size(weights) == 0 else weights

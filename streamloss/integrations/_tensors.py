@@ -16,9 +16,12 @@ import types
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+from numba.core.errors import NumbaError
+
 from ..exact import (
     DIGIT_BITS,
     DIGIT_MASK,
+    DIGIT_SHIFT,
     EXPONENT_MASK,
     FIRST_DIGIT,
     FRACTION_BITS,
@@ -31,13 +34,13 @@ from ..exact import (
     TERMS,
     WEIGHTS,
 )
+from ..formulas import form_of
 from ..losses import Loss
 
 Tensor: TypeAlias = Any
 # What the digits are worth, as float64; those beyond its range are 0 but in sums that have overflowed.
 SCALES = tuple(math.ldexp(1.0, min(LOW + DIGIT_BITS * i, 1023)) for i in range(SUM_WORDS - FIRST_DIGIT))
 ONES = FIRST_DIGIT - LOW // DIGIT_BITS  # the digit that is worth 1
-DIGIT_SHIFT = DIGIT_BITS.bit_length() - 1
 MOST_BRANCHES = 8  # on one path through a formula
 
 
@@ -131,7 +134,7 @@ def evaluate(loss: Loss, xp: Any, label: Tensor, prediction: Tensor, *, exact: b
     With `exact`, formulas that use log, exp and their like are refused: frameworks compute those in ways of their own,
     with other bits in a vector than alone.
     """
-    plain = loss.formula
+    plain = loss.formula if loss.is_ours else form_of(loss)  # with the values that kernels have, too
     formula = types.FunctionType(
         plain.__code__,
         {**plain.__globals__, "math": _Math(xp, exact)},
@@ -152,9 +155,10 @@ def evaluate(loss: Loss, xp: Any, label: Tensor, prediction: Tensor, *, exact: b
 
     try:
         return follow()
-    except (TypeError, AttributeError, ValueError) as error:
+    except (TypeError, AttributeError, ValueError, ArithmeticError, NumbaError) as error:
+        reason = str(error).partition("\n")[0]
         raise TypeError(
-            f"loss {loss!r} cannot be computed where these tensors are: {error}; copy them to host memory first"
+            f"loss {loss!r} cannot be computed where these tensors are: {reason}; copy them to host memory first"
         ) from None
 
 

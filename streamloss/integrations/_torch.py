@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from .. import cuda
-from ..arrays import broadcastable
+from ..arrays import broadcastable, no_mask
 from ..chunks import PIECE
 from ..exact import STATE_WORDS
 from ..losses import Loss
@@ -114,7 +114,7 @@ def _state_by_operations(
     if weight is not None and not isinstance(weight, torch.Tensor):
         weight = torch.full_like(input, weight, dtype=torch.float64)  # a number: made there, not copied
     if mask is not None and mask.dtype is not torch.bool:
-        raise TypeError(f"mask must be bool (True keeps an element), got dtype {mask.dtype}; write mask != 0")
+        raise no_mask(mask.dtype)
     weight, mask = (
         None if value is None else cast(Any, broadcastable(name, value, tuple(input.shape))).expand(input.shape)
         for name, value in (("weight", weight), ("mask", mask))

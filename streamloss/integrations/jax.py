@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..accumulator import Accumulator
-from ..arrays import broadcastable
+from ..arrays import broadcastable, no_mask, no_number
 from ..losses import Formula, Loss, as_loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
@@ -139,8 +139,11 @@ def update(
             else jnp.broadcast_to(broadcastable(name, jnp.asarray(value), labels.shape), labels.shape)
             for name, value in (("weights", weights), ("mask", mask))
         )
+        for name, value in (("labels", labels), ("predictions", predictions), ("weights", weight)):
+            if value is not None and jnp.issubdtype(value.dtype, jnp.complexfloating):
+                raise no_number(name, value.dtype)
         if kept is not None and kept.dtype != bool:
-            raise TypeError(f"mask must be bool (True keeps an element), got dtype {kept.dtype}; write mask != 0")
+            raise no_mask(kept.dtype)
         added = chunk_state(OPERATIONS, as_loss(loss), labels, predictions, weight, kept, nan == "omit")
         shifts = LIMB_BITS * jnp.arange(LIMBS, dtype=jnp.int64)
         words = joined(OPERATIONS, added, (state.limbs.astype(jnp.int64) << shifts).sum(1))

@@ -274,13 +274,18 @@ class Evaluation(keras.callbacks.Callback):
     def evaluate(self) -> dict[str, Accumulator]:
         """Go through the data once, with the model as it is now, and return the accumulators."""
         found = {name: accumulator.copy().reset() for name, accumulator in self._metrics.items()}
+        empty = True
         for x, y, *weights in self._batches():
             predictions = np.asarray(self.model.predict_on_batch(x))
             labels = np.asarray(ops.convert_to_numpy(y))
             if labels.ndim + 1 == predictions.ndim and predictions.shape[-1] == 1:
                 labels = labels[..., np.newaxis]
             for accumulator in found.values():
-                accumulator.update(labels, predictions, *(ops.convert_to_numpy(weight) for weight in weights))
+                given = (ops.convert_to_numpy(weight) for weight in weights if weight is not None)
+                accumulator.update(labels, predictions, *given)
+            empty = False
+        if empty:
+            raise ValueError("data has no batches: what can be read but once is made anew by a function passed as data")
         return found
 
     def _batches(self) -> Iterator[tuple[Any, ...]]:
@@ -290,4 +295,5 @@ class Evaluation(keras.callbacks.Callback):
             return
         for start in range(0, len(data[1]), self._batch_size):
             part = slice(start, start + self._batch_size)
-            yield tuple(keras.tree.map_structure(lambda array, part=part: array[part], column) for column in data)
+            given = (column for column in data if column is not None)
+            yield tuple(keras.tree.map_structure(lambda array, part=part: array[part], column) for column in given)

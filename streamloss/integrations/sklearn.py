@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..accumulator import Accumulator
+from ..arrays import as_numbers
 from ..losses import Formula, Loss
 from ..reduction import Reduction
 from ._names import Named
@@ -43,7 +44,7 @@ class Outputs:
         if isinstance(multioutput, str) and multioutput not in ("uniform_average", "raw_values"):
             raise ValueError(f"multioutput must be 'uniform_average', 'raw_values' or weights, got {multioutput!r}")
         self._empty = Accumulator(loss, reduction=Reduction.MEAN)
-        self._multioutput = multioutput
+        self._multioutput = multioutput if isinstance(multioutput, str) else as_numbers("multioutput", multioutput, [])
         self._accumulators: list[Accumulator] = []  # one for each output
 
     @property
@@ -52,7 +53,7 @@ class Outputs:
         return [accumulator.copy() for accumulator in self._accumulators]
 
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Self:
-        """Add a chunk; ValueError where shapes differ from each other or from those before."""
+        """Add a chunk; ValueError where shapes differ from each other, from those before or from `multioutput`."""
         labels, predictions = (
             np.asarray(y)[:, np.newaxis] if np.ndim(y) == 1 else np.asarray(y) for y in (y_true, y_pred)
         )
@@ -64,6 +65,11 @@ class Outputs:
         before = self._accumulators or [self._empty] * labels.shape[1]
         if len(before) != labels.shape[1]:
             raise ValueError(f"y_true must have {len(before)} outputs as before, got {labels.shape[1]}")
+        if not isinstance(self._multioutput, str) and self._multioutput.shape != (len(before),):
+            raise ValueError(
+                f"multioutput must have one weight for each of {len(before)} outputs, got shape"
+                f" {self._multioutput.shape}"
+            )
         with NAMES:
             self._accumulators = [
                 accumulator.copy().update(labels[:, column], predictions[:, column], sample_weight)
@@ -79,7 +85,7 @@ class Outputs:
                 return means
             shares: Any = np.ones(means.size)
         else:
-            shares = np.asarray(self._multioutput, np.float64)
+            shares = self._multioutput
         return Accumulator(reduction=Reduction.MEAN).update_losses(means, shares).result() if means.size else np.nan
 
 

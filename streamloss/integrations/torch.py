@@ -20,7 +20,6 @@ import numpy as np
 from .. import losses
 from ..accumulator import Accumulator
 from ..compat import torch as reference
-from ..compat._streams import own_loss
 from ..exact import COUNT, SUM_WORDS, TERMS, WEIGHTS
 from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
@@ -190,7 +189,7 @@ def all_reduce(seen: Metric | Accumulator, group: Any = None) -> Metric | Accumu
         return seen
     accumulator = seen._fetched() if isinstance(seen, Metric) else seen
     own = accumulator.state
-    mark = int.from_bytes(hashlib.sha256(f"{accumulator.loss.spec} {own.size}".encode()).digest()[:3], "little")
+    mark = int.from_bytes(hashlib.sha256(f"{accumulator.loss!r} {own.size}".encode()).digest()[:3], "little")
     device = "cuda" if distributed.get_backend(group) == "nccl" else "cpu"
     words = torch.tensor([*own.tolist(), mark, mark * mark], dtype=torch.int64).to(device)
     distributed.all_reduce(words, group=group)
@@ -213,7 +212,7 @@ class _Value(torch.autograd.Function):
     def forward(ctx: Any, input: Any, target: Any, weight: Any, loss: Loss, reduction: str) -> torch.Tensor:
         ctx.save_for_backward(input, target, weight)
         ctx.loss, ctx.reduction = loss, reduction
-        ctx.by_count = weight is None or loss.name == "huber"  # huber_loss divides by it with a weight, too
+        ctx.by_count = weight is None or reference.is_huber(loss)
         if input.shape != target.shape:
             raise ValueError(f"input and target must have the same size, got {input.shape} and {target.shape}")
         if weight is not None and weight.shape != input.shape:
@@ -259,8 +258,8 @@ def _reduced(how: Any, input: Any, target: Any, weight: Any) -> torch.Tensor:
 
 
 def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
-    """Return the dtype that torch promotes to; its huber_loss has the dtype of its input."""
-    tensors = [input] if loss.name == "huber" and input.is_floating_point() else [input, target, weight]
+    """Return the dtype that torch promotes to; see `is_huber`."""
+    tensors = [input] if reference.is_huber(loss) and input.is_floating_point() else [input, target, weight]
     asked = [tensor.dtype for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     return reduce(torch.promote_types, asked) if asked else torch.float32
 
@@ -275,9 +274,7 @@ def _huber(delta: float) -> Loss:
     return losses.huber(delta=delta)
 
 
-@cache
-def _smooth_l1(beta: float) -> Loss:
-    return own_loss(reference.smooth_l1, {"beta": float(beta)}) if beta else losses.absolute_error
+_smooth_l1 = cache(reference.smooth_l1_of)
 
 
 class MSELoss(torch.nn.MSELoss):

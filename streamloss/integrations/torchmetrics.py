@@ -72,7 +72,7 @@ class Metric(torchmetrics.Metric):
         super().__init__(**kwargs)
         self._empty = Accumulator(loss, reduction=reduction, nan=nan)
         # torchmetrics lets metrics share a state whose names and values are equal after the first batch.
-        parts = (self._empty.loss.spec, "" if self._empty.loss.is_builtin else self._empty.loss.fingerprint, nan)
+        parts = (repr(self._empty.loss), "" if self._empty.loss.is_builtin else self._empty.loss.fingerprint, nan)
         digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
         self._name = f"state_{digest}"
         self.add_state(self._name, torch.from_numpy(self._empty.state), dist_reduce_fx="sum")
@@ -84,7 +84,11 @@ class Metric(torchmetrics.Metric):
         return Accumulator.from_state(state.cpu().numpy(), empty.loss, reduction=empty.reduction, nan=empty.nan)
 
     def update(self, preds: Any, target: Any, weights: Any = None, mask: Any = None) -> None:
-        """Add a batch; arguments and errors as for `streamloss.integrations.torch.Metric.update`."""
+        """Add a batch.
+
+        Arguments and errors as for `streamloss.integrations.torch.Metric.update`, but `nan="raise"` is refused on every
+        device.
+        """
         loss, nan = self._empty.loss, self._empty.nan
         device = device_of(preds, target, weights, mask)
         if device is None:
