@@ -79,7 +79,10 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     stopped = False
     wanted = max(0, min(get_num_threads(), len(pieces)) - 1)
     tickets = deque(range(wanted))  # a helper takes one when it starts; if none is left, it is not needed any more
-    done: SimpleQueue[tuple[list[R], BaseException | None]] = SimpleQueue()
+    results: list[R] = []
+    errors: list[BaseException] = []
+    ended: list[None] = []  # one for each helper, before it wakes who waits: an interrupt may swallow the latter
+    wake: SimpleQueue[None] = SimpleQueue()
 
     def draw() -> Iterator[int]:
         return itertools.takewhile(lambda _: not stopped, queue)
@@ -89,13 +92,13 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
         if not _take(tickets):
             return
         try:
-            done.put(([work(draw())], None))
+            results.append(work(draw()))
         except BaseException as error:
             stopped = True
-            done.put(([], error))
+            errors.append(error)
+        ended.append(None)
+        wake.put(None)
 
-    results: list[R] = []
-    errors: list[BaseException] = []
     try:
         _send(help_out, wanted)
         results.append(work(draw()))
@@ -105,16 +108,12 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     finally:
         while _take(tickets):
             wanted -= 1
-        while wanted:
+        while len(ended) < wanted:
             try:
-                result, error = done.get()
+                wake.get()
             except BaseException as interrupt:  # all are waited for all the same: they write to the caller's arrays
                 stopped = True
                 errors.append(interrupt)
-                continue
-            wanted -= 1
-            results += result
-            errors += [error] if error else []
     if errors:
         raise errors[0]
     return results

@@ -223,8 +223,9 @@ def test_an_error_in_one_thread_stops_all():
     assert len(count) < 500
 
 
-def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch):
-    """Ctrl-C that comes while the calling thread waits for the others."""
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch, swallows):
+    """Ctrl-C that comes while the calling thread waits for the others, or takes what woke it."""
 
     class Interrupted:
         def __init__(self):
@@ -234,6 +235,8 @@ def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch):
         def get(self):
             self.calls += 1
             if self.calls == 1:
+                if swallows:
+                    self.queue.get()
                 raise KeyboardInterrupt
             return self.queue.get()
 
