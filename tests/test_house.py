@@ -46,6 +46,7 @@ LAYERS = [
     {"compat._rows"},
     {"files.coding", "files.columns", "files.inference", "files.members", "files.paths"},
     {"files.arrays", "files.part"},
+    {"files.origins"},
     {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
     {"files.delimited", "files.ndjson", "files.npz", "files.zarr"},
     {"files.remote"},

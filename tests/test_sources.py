@@ -28,7 +28,7 @@ import zarr
 
 import streamloss
 from streamloss import Accumulator
-from streamloss.files import arrays, delimited, parquet, part, text
+from streamloss.files import arrays, delimited, parquet, part, remote, text
 from streamloss.files.ahead import ahead, side_by_side
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
@@ -1361,6 +1361,48 @@ def test_urls(tmp_path, sample, server, small, kind):
         open_source(f"{server}/{path.name}?no-ranges", "y", "p")
     with pytest.raises(OSError, match="cannot be reached: HTTP Error 404"):
         open_source(f"{server}/missing.parquet", "y", "p")
+
+
+TEXTS = {
+    "leading_zeros.csv": b"y,p,s\r\n1,2,00501\r\n3,4,501\r\n",
+    "quotes.csv": b'y,p,s\n1,2,"a\nb, c"\n3,,"d ""e"""\n',
+    "no_end.tsv": b"y\tp\ts\n1\t2\ta\n\n3\t4\tb",
+    "missing.csv.gz": gzip.compress(b"y,p,s\n1,NA,a\n3,4,b\n"),
+    "nan.ndjson": b'{"y": 1, "p": 2, "s": "a"}\n{"y": 3, "p": NaN, "s": "b"}\n',
+    "short_record.csv": b"y,p,s\n1,2,a\n3,4\n",
+    "long_record.csv": b"y,p,s\n1,2,a\n3,4,b,5\n",
+    "name_twice.csv": b"y,p,s,y\n1,2,a,3\n",
+    "key_of_two_kinds.ndjson": b'{"y": 1, "p": 2, "s": "1"}\n{"y": 3, "p": 4, "s": 1}\n',
+    "header_only.csv": b"y,p,s\n",
+    "empty.csv": b"",
+    "empty.ndjson": b"",
+    "no_number.csv": b"y,p,s\n1,2,a\nx,4,b\n",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_text_behind_a_url_is_read_as_one_in_a_file(tmp_path, server, name):
+    (tmp_path / name).write_bytes(TEXTS[name])
+
+    def outcome(path):
+        try:
+            return score(open_source(path, "y", ["p"], by=["s"]))
+        except (TypeError, ValueError) as error:
+            return str(error).replace(path, name)
+
+    assert outcome(f"{server}/{name}") == outcome(str(tmp_path / name))
+
+
+def test_a_text_behind_a_url_is_read_on_from_any_position(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(text, "BLOCK", 1000)
+    monkeypatch.setattr(remote, "LINES", 7)
+    path = tmp_path / "t.csv"
+    path.write_text("y,p\n" + "".join(f"{i},{i * i}\n" for i in range(2000)))
+    source = open_source(f"{server}/{path.name}", "y", "p")
+    ends = [batch.end for batch in source.batches(START)]
+    assert len(ends) > 5
+    for end in ends:
+        assert labels(source, end).tolist() == list(range(end.rows, 2000))
 
 
 # --------------------------------------------------------------------------------- reading ahead

@@ -21,21 +21,20 @@ def ahead(
     would have come. When this generator is closed, by an exception in the caller too, the thread ends after the item
     that it is fetching, and closes what it fetches from.
     """
+    # Queues are written in C: a Condition is Python code, where KeyboardInterrupt can leave its lock locked for ever.
     ready: SimpleQueue[Any] = SimpleQueue()
-    room = threading.Condition()
-    sizes: deque[int] = deque()  # of the items that the caller has not finished with
-    stopped = threading.Event()
-
-    def has_room() -> bool:
-        return stopped.is_set() or len(sizes) < depth or sum(sizes) < enough
+    finished: SimpleQueue[None] = SimpleQueue()  # one for each item that the caller has finished with, and the last
+    stopped = False
 
     def fetch() -> None:
+        sizes: deque[int] = deque()  # of the items that the caller has not finished with
         try:
-            while True:
-                with room:
-                    room.wait_for(has_room)
-                if stopped.is_set():
-                    return
+            while not stopped:
+                while not finished.empty() or (len(sizes) >= depth and sum(sizes) >= enough):
+                    finished.get()
+                    if stopped:
+                        return
+                    sizes.popleft()
                 item: Any = next(items, END)
                 if item is not END:
                     sizes.append(size(item))
@@ -45,7 +44,7 @@ def ahead(
         except BaseException as error:  # a panic in a reader is no Exception
             ready.put((END, error))
         finally:
-            if stopped.is_set() and hasattr(items, "close"):
+            if stopped and hasattr(items, "close"):
                 items.close()
 
     thread = threading.Thread(target=fetch, name="streamloss-ahead", daemon=True)
@@ -58,13 +57,10 @@ def ahead(
             if item is END:
                 return
             yield item
-            with room:
-                sizes.popleft()
-                room.notify()
+            finished.put(None)
     finally:
-        stopped.set()
-        with room:
-            room.notify()
+        stopped = True
+        finished.put(None)
         thread.join()
 
 

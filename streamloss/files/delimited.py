@@ -14,6 +14,7 @@ import polars as pl
 
 from .columns import Selection, named, wanted
 from .inference import are_numbers
+from .origins import Local, Origin
 from .part import ERRORS, readable
 from .source import Columns
 from .text import BYTE_ORDER_MARK, SAMPLE, Block, Text
@@ -27,18 +28,18 @@ MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan"
 
 
 class Delimited(Text):
-    """A file of fields between separators."""
+    """Fields between separators."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
         self._separator = next(
-            SEPARATORS[suffix.lower()] for suffix in reversed(path.suffixes) if suffix.lower() in SEPARATORS
+            SEPARATORS[suffix.lower()] for suffix in reversed(origin.suffixes) if suffix.lower() in SEPARATORS
         )
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None:
-            raise ValueError(f"{path} is empty, and has no header")
+            raise ValueError(f"{self.name} is empty, and has no header")
         if b"\n" not in sample.data and b"\r" in sample.data.rstrip(b"\r"):
-            raise ValueError(f"{path} has lines that end in CR alone, expected LF or CR LF")
+            raise ValueError(f"{self.name} has lines that end in CR alone, expected LF or CR LF")
         self._header = sample.data[: self._header_end(sample.data)]
         names = self._names(self._header.removeprefix(BYTE_ORDER_MARK))
         self.repeated = {name for name in names if names.count(name) > 1}
@@ -198,4 +199,6 @@ def _lacks(frame: pl.DataFrame) -> bool:
     )
 
 
-open_part = Delimited
+def open_part(path: Path) -> Delimited:
+    """Open a file."""
+    return Delimited(Local(path))

@@ -12,6 +12,7 @@ import polars as pl
 
 from .columns import Selection
 from .inference import record_of, widened
+from .origins import Local, Origin
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
 # Python writes NaN, which JSON does not know.
@@ -19,10 +20,10 @@ NAN_VALUE = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')
 
 
 class NDJSON(Text):
-    """A file of objects, without a header; a name that an object lacks is null."""
+    """Objects, without a header; a name that an object lacks is null."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, origin: Origin) -> None:
+        super().__init__(origin)
         sample = next(self._blocks(0, SAMPLE), None)
         if sample is None or not any(block.data.strip() for block in self._blocks(0, SAMPLE)):
             self.rows, self.schema = 0, pl.Schema()
@@ -67,4 +68,6 @@ def _check_text(data: bytes, name: str, rows: int) -> None:
             raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
 
 
-open_part = NDJSON
+def open_part(path: Path) -> NDJSON:
+    """Open a file."""
+    return NDJSON(Local(path))

@@ -31,9 +31,13 @@ class Part(Protocol):
     """A file that has been opened, and checked as far as its beginning and its end allow."""
 
     name: str
-    size: int  # bytes
     schema: pl.Schema  # a column of which nothing is known is Null
     rows: int | None  # None where counting them would mean reading the file
+
+    @property
+    def size(self) -> int | None:
+        """The number of bytes, None where it is unknown."""
+        ...
 
     @property
     def identity(self) -> Mapping[str, Any]:

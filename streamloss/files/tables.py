@@ -18,7 +18,7 @@ from .columns import Selection
 from .formats import TABLES, ending, opener
 from .part import ROWS, Part, Piece
 from .paths import File, check_regular, check_unchanged, find, is_url
-from .remote import Remote
+from .remote import open_remote
 from .source import Batch, Columns, Position
 from .text import Text
 
@@ -37,7 +37,8 @@ class Table:
         self.columns, self._files = columns, files
         counts = [part.rows for part, _ in files]
         self.rows: int | None = None if None in counts else sum(count or 0 for count in counts)
-        self.bytes: int | None = sum(part.size for part, _ in files)
+        sizes = [part.size for part, _ in files]
+        self.bytes: int | None = None if None in sizes else sum(size or 0 for size in sizes)
         self.identity: Mapping[str, Any] | None = {
             "files": [{**part.identity, "columns": columns_of.dtypes(chosen.columns)} for part, chosen in files]
         }
@@ -57,7 +58,7 @@ class Table:
     def _batches(self, start: Position) -> Iterator[Batch]:
         coders = [Coder() for _ in self.columns.by]
         rows = start.rows
-        before = sum(part.size for part, _ in self._files[: start.file])
+        before = sum(part.size or 0 for part, _ in self._files[: start.file])
         row, offset = start.row, start.offset
         for i, (part, selection) in enumerate(self._files[start.file :], start.file):
             held: Batch | None = None  # the last batch, until it is known whether it ends the file
@@ -70,7 +71,7 @@ class Table:
                 held = self._batch(piece, coders, end, place, part.name)
             if part.rows is not None and row != part.rows:  # a reader that panics may end as if all had been read
                 raise ValueError(f"{part.name} cannot be read: its reader stopped after {row} of {part.rows} rows")
-            before, row, offset = before + part.size, 0, 0
+            before, row, offset = before + (part.size or 0), 0, 0
             if held is not None:
                 yield held._replace(end=Position(i + 1, 0, rows, before))
 
@@ -125,7 +126,7 @@ def _of_part(part: Part, columns: Columns) -> Table:
 
 def _open(path: str) -> Part:
     if is_url(path):
-        return Remote(path)
+        return open_remote(path)
     check_regular(path)
     part: Part = opener(TABLES, ending(path) or "").open_part(Path(path))
     return part

@@ -18,15 +18,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeAlias, TypeVar
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import polars as pl
-import pyarrow as pa
 
 from .._threads import get_num_threads
 from .columns import Selection, named, wanted
-from .part import ERRORS, Piece, local_identity, readable
+from .origins import Origin
+from .part import ERRORS, Piece, readable
 from .source import Columns
 
 BLOCK = 1 << 22  # bytes, so that caches hold a block: with 8 MB, reading takes twice as long
@@ -34,7 +34,6 @@ LONGEST = 1 << 28  # bytes of a record: a file with longer ones is not of these 
 AT_ONCE = 3  # blocks that are parsed at once, for each thread: parsing one does not keep a core busy all the time
 MOST_AT_ONCE = 16  # blocks that are parsed at once, in all: each takes about 10 MB, its frame included
 SAMPLE = 1 << 20  # bytes at the beginning, from which types are inferred
-COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 WHOLE = 2**53  # from here on, a float64 may stand for several whole numbers
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -52,18 +51,15 @@ class Block(NamedTuple):
 
 
 class Text(ABC):
-    """A file of records, each a line unless a format says otherwise."""
+    """Records, each a line unless a format says otherwise."""
 
     schema: pl.Schema
     rows: int | None = None
     repeated: Collection[str] = ()  # names that several columns have
     _header = b""  # the bytes before the first record, which are needed to parse any record
 
-    def __init__(self, path: Path) -> None:
-        self.name, self._path = str(path), path
-        self.identity = local_identity(path)
-        self.size: int = self.identity["size"]
-        self._compression = COMPRESSION.get(path.suffix.lower())
+    def __init__(self, origin: Origin) -> None:
+        self.name, self.size, self.identity, self._origin = origin.name, origin.size, origin.identity, origin
 
     @abstractmethod
     def _scan(self, data: bytes, schema: Any) -> pl.LazyFrame:
@@ -118,19 +114,17 @@ class Text(ABC):
     def _blocks(self, offset: int, size: int, header: bytes = b"") -> Iterator[Block]:
         """Yield blocks of about `size` bytes from an offset on; the last record may lack its end of line."""
         rest = b""
-        with self._path.open("rb", buffering=0) as file:
-            stream: Any = None
+        with self._origin.open() as stream:
+            with self._reading():
+                stream.seek(offset)
             while True:
-                try:
-                    stream = stream or self._decompressed(file, offset)
-                    data = stream.read(size)
-                except (*ERRORS, OSError, EOFError) as error:
-                    raise readable(self.name, error) from error
+                with self._reading():
+                    data = stream.read(size) or b""
                 end = self._end(data, rest)
                 if end or (rest and not data):
                     offset += len(rest) + end
                     block = b"".join((header, rest, memoryview(data)[:end]))  # the only copy of what has been read
-                    yield Block(block, offset, file.tell() if self._compression else offset)
+                    yield Block(block, offset, stream.tell())
                     rest = data[end:]
                 else:
                     rest += data
@@ -140,17 +134,12 @@ class Text(ABC):
                     line = f"line {self._line(offset)}"
                     raise ValueError(f"{self.name} cannot be read: {line} begins a record of over {LONGEST >> 20} MB")
 
-    def _decompressed(self, file: Any, offset: int) -> Any:
-        if self._compression is None:
-            file.seek(offset)
-            return file
-        stream: IO[bytes] = pa.CompressedInputStream(file, self._compression)
-        while offset:
-            passed = len(stream.read(min(offset, BLOCK)))
-            if passed == 0:
-                raise EOFError("it ends before the position from which it should be read on")
-            offset -= passed
-        return stream
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (*ERRORS, OSError, EOFError) as error:
+            raise readable(self.name, error) from error
 
     def _end(self, data: bytes, before: bytes = b"") -> int:
         """Return the end of the last whole record, which may begin in `before`; 0 if there is none."""

@@ -1,0 +1,97 @@
+"""Where a text lies, and reading its bytes: of a file, which may be compressed; `remote` reads those behind a URL."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+
+from .part import local_identity
+
+AT_ONCE = 1 << 22  # bytes that are read to be passed over
+COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
+
+
+class Stream(Protocol):
+    """The bytes of a text, decompressed; files are streams."""
+
+    def read(self, size: int, /) -> bytes | None:
+        """Return at most that many bytes, none at the end."""
+        ...
+
+    def seek(self, offset: int, /) -> object:
+        """Go from the beginning to an offset in the decompressed text; EOFError where there is none."""
+        ...
+
+    def tell(self) -> int:
+        """Return how many bytes of the file, compressed or not, have been read."""
+        ...
+
+
+class Origin(Protocol):
+    """A file or a URL."""
+
+    name: str
+    size: int | None  # bytes, compressed or not; None where unknown
+    suffixes: list[str]
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The properties, for JSON, by which a later run recognises the text."""
+        ...
+
+    def open(self) -> AbstractContextManager[Stream]:
+        """Open it at its beginning."""
+        ...
+
+
+class Local:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.suffixes, self._path = str(path), path.suffixes, path
+        self.identity = local_identity(path)
+        self.size: int | None = self.identity["size"]
+
+    @contextmanager
+    def open(self) -> Iterator[Stream]:
+        """Open it, decompressed."""
+        compression = COMPRESSION.get(self._path.suffix.lower())
+        with self._path.open("rb", buffering=0) as file:
+            yield file if compression is None else Compressed(file, compression)
+
+
+class Forward(ABC):
+    """A stream that can only be read on."""
+
+    @abstractmethod
+    def read(self, size: int, /) -> bytes:
+        """Return at most that many bytes, none at the end."""
+
+    def seek(self, offset: int, /) -> None:
+        """Read on to an offset."""
+        while offset:
+            passed = len(self.read(min(offset, AT_ONCE)))
+            if passed == 0:
+                raise EOFError("it ends before the position from which it should be read on")
+            offset -= passed
+
+
+class Compressed(Forward):
+    """A file, decompressed."""
+
+    def __init__(self, file: IO[bytes], compression: str) -> None:
+        self._file, self._stream = file, pa.CompressedInputStream(file, compression)
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most that many bytes, none at the end."""
+        data: bytes = self._stream.read(size)
+        return data
+
+    def tell(self) -> int:
+        """Return how many bytes of the file have been read."""
+        return self._file.tell()
