@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import h5py
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.dataset
@@ -1104,6 +1105,43 @@ def test_numbers_in_the_path_beside_keys_in_the_file(tmp_path):
     assert streamloss.score(tmp_path, labels="y", predictions="p").count == 3
     found = streamloss.score(tmp_path, labels="y", predictions="p", by="k")
     assert {key: (group.count, group.result()) for key, group in found.items()} == {"a": (2, 4.0), "b": (1, 4.0)}
+
+
+MISSING = {
+    "pandas, text": lambda: pd.Series(["a", np.nan, "b"]),
+    "pandas, objects": lambda: pd.Series(["a", np.nan, "b"], dtype=object),
+    "pandas, its own text": lambda: pd.array(["a", None, "b"], dtype="string"),
+    "pandas, categories": lambda: pd.Series(pd.Categorical(["a", None, "b"])),
+    "bytes": lambda: np.array([b"a", None, b"b"], object),
+}
+
+
+@pytest.mark.parametrize("column", MISSING.values(), ids=MISSING)
+def test_a_missing_key_of_an_array_is_null(column):
+    assert streamloss.score(labels=np.arange(3), predictions=np.ones(3), by=[column()]).keys() == [None, "a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "keys"),
+    [
+        ([1, None, 2**70], [None, 1, 2**70]),
+        ([True, None, False], [None, False, True]),
+        ([np.int64(3), None, np.float32(2.5)], [None, 2.5, 3]),
+        ([date(2026, 1, 31), None, date(2025, 1, 1)], [None, "2025-01-01", "2026-01-31"]),
+        ([None] * 3, [None]),
+    ],
+)
+def test_python_objects_as_keys(column, keys):
+    by = np.array([*column, None], object)[:3]
+    found = streamloss.score(labels=np.arange(3), predictions=np.ones(3), by=[by])
+    assert found.keys() == keys
+    assert found == streamloss.GroupedAccumulator(nan="omit").update(np.arange(3), np.ones(3), by=by)
+
+
+@pytest.mark.parametrize(("column", "got"), [([1, "a", None], "int, str"), ([1, True, None], "bool, int")])
+def test_python_objects_that_are_no_keys(column, got):
+    with pytest.raises(TypeError, match=f"one kind in a column, got {got}"):
+        streamloss.score(labels=np.arange(3), predictions=np.ones(3), by=[np.array(column, object)])
 
 
 # --------------------------------------------------------------------------------- lines

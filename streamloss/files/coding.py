@@ -16,7 +16,7 @@ import polars as pl
 from numba import types, uint64
 
 from .._jit import Kernel
-from ..keys import Coded, timestamp
+from ..keys import Coded, form, kind_of, timestamp
 
 Words = npt.NDArray[np.uint64]
 Codes = npt.NDArray[np.int32]
@@ -82,15 +82,14 @@ class Coder:
         return Coded(codes, self._categories)
 
     def encode_array(self, values: npt.NDArray[Any]) -> Any:
-        """Return the keys of a batch of an array: text, bytes of UTF-8, or times."""
+        """Return the keys of a batch of an array: text, bytes of UTF-8, times, or any of Python's objects."""
         if values.dtype.kind == "M":
             coarse = np.datetime_data(values.dtype)[0] in COARSE
             return self.encode(pl.Series(values.astype("M8[us]") if coarse else values))
-        texts = [value.decode() if isinstance(value, bytes) else value for value in values.tolist()]
-        for value in texts:
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"keys must be numbers, bools, text or times, got {type(value).__name__}")
-        return self.encode(pl.Series(texts, dtype=pl.String))
+        forms = [value.decode() if isinstance(value, bytes) else form(value) for value in values.tolist()]
+        if kind_of(forms) in ("strings", None):
+            return self.encode(pl.Series(forms, dtype=pl.String))
+        return np.array(forms, object)
 
     def _code_of(self, value: str) -> int:
         value = timestamp(value)
