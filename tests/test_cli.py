@@ -590,7 +590,7 @@ WRONG = {
     "unknown option": ([*T, "--wieghts", "w"], "--wieghts"),
     "unknown command": (["scroe", "t.parquet"], "No such command 'scroe'"),
     "two forms": ([*T, "--json", "--csv"], "--json and --csv exclude each other"),
-    "no threads": ([*T, "--threads", "0"], "0 is not in the range x>=1"),
+    "no threads": ([*T, "--threads", "0"], "0 is not in the range 1<=x<=1024"),
     "no interval": ([*T, "--checkpoint", "c", "--checkpoint-every", "-1"], "-1.0 is not in the range x>=0"),
     # outputs
     "no folder for a state": ([*T, "--save-state", "no/a"], "cannot write no/a: there is no folder no"),

@@ -245,8 +245,8 @@ def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch, swal
     def work(drawn):
         for _ in drawn:
             begun.append(threading.get_ident())
-            time.sleep(0.05)
-            ended.append(begun[-1])
+            time.sleep(0.05 if begun[-1] == threading.main_thread().ident else 0.2)
+            ended.append(None)
 
     streamloss.set_num_threads(2)
     _threads.share(range(2), work)  # the worker has started
