@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 from _thread import start_new_thread
-from collections import deque
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -78,10 +77,12 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
     queue = iter(pieces)  # next() on a range is one step under the GIL: no piece is drawn twice
     stopped = False
     wanted = max(0, min(get_num_threads(), len(pieces)) - 1)
-    tickets = deque(range(wanted))  # a helper takes one when it starts; if none is left, it is not needed any more
     results: list[R] = []
     errors: list[BaseException] = []
-    ended: list[None] = []  # one for each helper, before it wakes who waits: an interrupt may swallow the latter
+    # Helpers are counted by lists, which change in one step: an interrupt may swallow what wakes, but not what counts.
+    begun: list[None] = []
+    ended: list[None] = []
+    enough = False  # a helper that begins from now on has nothing to do
     wake: SimpleQueue[None] = SimpleQueue()
 
     def draw() -> Iterator[int]:
@@ -89,10 +90,10 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
 
     def help_out() -> None:
         nonlocal stopped
-        if not _take(tickets):
-            return
+        begun.append(None)
         try:
-            results.append(work(draw()))
+            if not enough:
+                results.append(work(draw()))
         except BaseException as error:
             stopped = True
             errors.append(error)
@@ -106,25 +107,18 @@ def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:
         stopped = True
         raise
     finally:
-        while _take(tickets):
-            wanted -= 1
-        while len(ended) < wanted:
+        enough = True
+        while True:
             try:
-                wake.get()
+                while len(ended) < len(begun):
+                    wake.get()
+                break
             except BaseException as interrupt:  # all are waited for all the same: they write to the caller's arrays
                 stopped = True
                 errors.append(interrupt)
     if errors:
         raise errors[0]
     return results
-
-
-def _take(tickets: deque[int]) -> bool:
-    try:
-        tickets.pop()
-    except IndexError:
-        return False
-    return True
 
 
 def _send(task: Callable[[], None], times: int) -> None:
