@@ -93,7 +93,7 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
         codes, values = read_list(column)
     else:
         masks: list[Any] = []
-        array = as_array("by", column, masks)
+        array = as_array("by", plain_keys(column), masks)
         if array.ndim == 0:
             array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
             codes, values = read_array(array, masks)
@@ -103,6 +103,24 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
     if codes.shape != (rows,):
         raise ValueError(f"by must have one key for each of {rows} rows, got shape {codes.shape}")
     return codes, values, kind_of(values)
+
+
+def plain_keys(column: Any) -> Any:
+    """Return a column of pandas, Polars or Arrow as an array in which all keys are what they were, if NumPy's has not.
+
+    NumPy makes floats of integers beside nulls, and takes time zones away.
+    """
+    library = type(column).__module__.partition(".")[0]
+    if library == "pandas" and getattr(column.dtype, "kind", None) in ("i", "u") and column.isna().any():
+        return np.ma.array(column.to_numpy(f"{column.dtype.kind}8", na_value=0), mask=column.isna())
+    if (library == "polars" and column.dtype.is_integer()) or (
+        library == "pyarrow" and hasattr(column, "null_count") and str(column.type).startswith(("int", "uint"))
+    ):
+        null = np.asarray(column.is_null())
+        return np.ma.array(np.asarray(column.fill_null(0)), mask=null) if null.any() else column
+    if library == "polars" and getattr(column.dtype, "time_zone", None) is not None:
+        return column.dt.to_string("iso:strict").to_numpy()
+    return column
 
 
 def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:

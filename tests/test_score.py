@@ -1,6 +1,7 @@
 """Files: the same bits as the arrays in them, and errors that name what is wrong."""
 
 import math
+import os
 import subprocess
 import sys
 
@@ -412,12 +413,23 @@ def test_keys_are_written_with_losses_though_their_array_is_used_again(tmp_path)
     assert pl.read_parquet(tmp_path / "losses.parquet").rows() == [(k, float(k * k)) for k in (0, 0, 1, 1, 2, 2)]
 
 
-def test_what_is_read_is_never_written_over(tmp_path):
-    path = tmp_path / "t.parquet"
-    pl.DataFrame({"y": [1.0], "p": [0.0]}).write_parquet(path)
-    with pytest.raises(ValueError, match="it belongs to what is read"):
-        streamloss.score(path, labels="y", predictions="p", losses_out=path)
-    assert pl.read_parquet(path).columns == ["y", "p"]
+@pytest.mark.parametrize("source", ["t.parquet", "*.parquet", ".", ["./t.parquet"]])
+@pytest.mark.parametrize("output", ["losses_out", "checkpoint"])
+def test_what_is_read_is_never_written_over(tmp_path, monkeypatch, source, output):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"y": [1.0], "p": [0.0]}).write_parquet("t.parquet")
+    with pytest.raises(ValueError, match=r"cannot write t\.parquet: it belongs to what is read"):
+        streamloss.score(source, labels="y", predictions="p", **{output: "t.parquet"})
+    assert pl.read_parquet("t.parquet").columns == ["y", "p"]
+    assert os.listdir() == ["t.parquet"]
+
+
+def test_arrays_that_are_read_are_never_written_over(tmp_path):
+    np.save(tmp_path / "y.npy", np.zeros(3))
+    for output in (tmp_path / "y.npy", str(tmp_path / "." / "y.npy")):
+        with pytest.raises(ValueError, match="it belongs to what is read"):
+            streamloss.score(labels=tmp_path / "y.npy", predictions=np.ones(3), losses_out=output)
+    assert np.load(tmp_path / "y.npy").tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

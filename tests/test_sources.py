@@ -1144,6 +1144,39 @@ def test_python_objects_that_are_no_keys(column, got):
         streamloss.score(labels=np.arange(3), predictions=np.ones(3), by=[np.array(column, object)])
 
 
+IDS = [2**53 + 1, 2**53, 2**62 + 1, 2**62, None]
+INTEGERS_BESIDE_NULLS = {
+    "pandas": lambda: pd.Series(IDS, dtype="Int64"),
+    "pandas, unsigned": lambda: pd.array(IDS, dtype="UInt64"),
+    "pandas, Arrow": lambda: pd.Series(IDS, dtype="int64[pyarrow]"),
+    "pandas, an index": lambda: pd.Index(pd.array(IDS, dtype="Int64")),
+    "Polars": lambda: pl.Series(IDS),
+    "Arrow": lambda: pa.array(IDS),
+    "Arrow, chunks": lambda: pa.chunked_array([IDS[:2], IDS[2:]]),
+    "masked": lambda: np.ma.array([*IDS[:4], 0], mask=[0, 0, 0, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("column", INTEGERS_BESIDE_NULLS.values(), ids=INTEGERS_BESIDE_NULLS)
+@pytest.mark.parametrize("how", ["update", "arrays", "chunks"])
+def test_integers_beside_nulls_stay_what_they_are(column, how):
+    y, p, by = np.arange(5.0), np.zeros(5), column()
+    found = {
+        "update": lambda: streamloss.GroupedAccumulator().update(y, p, by=by),
+        "arrays": lambda: streamloss.score(labels=y, predictions=p, by=[by]),
+        "chunks": lambda: streamloss.score(iter([{"y": y, "p": p, "k": by}]), labels="y", predictions="p", by="k"),
+    }[how]()
+    assert found.result() == {key: float(i * i) for i, key in enumerate(IDS)}
+
+
+def test_times_with_a_zone_are_keys_with_their_offset():
+    times = pl.Series([datetime(2026, 1, 31, 9), None]).dt.replace_time_zone("Europe/Berlin")
+    for by in (times, times.to_pandas(), pl.DataFrame({"k": times})["k"]):
+        found = streamloss.score(labels=np.arange(2), predictions=np.zeros(2), by=[by])
+        assert found.keys() == [None, "2026-01-31T09:00:00+01:00"]
+        assert streamloss.GroupedAccumulator().update([1, 2], [1, 2], by=by).keys() == found.keys()
+
+
 # --------------------------------------------------------------------------------- lines
 
 

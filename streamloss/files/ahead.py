@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -48,8 +49,8 @@ def ahead(
                 items.close()
 
     thread = threading.Thread(target=fetch, name="streamloss-ahead", daemon=True)
-    thread.start()
     try:
+        thread.start()
         while True:
             item, error = ready.get()
             if error is not None:
@@ -61,7 +62,8 @@ def ahead(
     finally:
         stopped = True
         finished.put(None)
-        thread.join()
+        with suppress(RuntimeError):  # interrupted while it was being started: it ends by itself
+            thread.join()
 
 
 def side_by_side(calls: Sequence[Callable[[], T]], threads: int) -> Generator[T, None, None]:

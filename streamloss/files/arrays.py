@@ -78,6 +78,7 @@ class Arrays:
         self.identity: Mapping[str, Any] | None = (
             None if None in identities else {"arrays": identities, "elements": ELEMENTS}
         )
+        self.paths: Sequence[str] = [identity["path"] for identity in identities if identity is not None]
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Yield the boxes after the first `start.offset`, which have been read already."""

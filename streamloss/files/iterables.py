@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from ..keys import plain_keys
 from .arrays import Inputs, KeyColumn, Named, check, plain_column
 from .names import near
 from .source import Batch, Columns, Position
@@ -20,6 +21,7 @@ class Chunks:
     rows: int | None = None
     bytes: int | None = None
     identity: Mapping[str, Any] | None = None
+    paths: Sequence[str] = ()
 
     def __init__(self, first: Any, others: Iterator[Any], columns: Columns) -> None:
         self.columns = columns
@@ -83,7 +85,7 @@ def _named(where: str, role: str, name: str, chunk: Mapping[str, Any]) -> Named:
     if name not in chunk:
         names = list(map(str, chunk))
         raise ValueError(f"{where} has no {name!r} for {role}{near(name, names)}; it has: {', '.join(names)}")
-    return _array(where, repr(name), chunk[name])
+    return _array(where, repr(name), plain_keys(chunk[name]) if role == "by" else chunk[name])
 
 
 def _array(where: str, what: str, value: Any) -> Named:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..keys import plain_keys
 from .arrays import Arrays, Inputs, Named, plain_column
 from .formats import ARRAYS, CONTAINERS, MEMBER, ending, opener, unknown
 from .iterables import Chunks
@@ -122,7 +123,7 @@ def _named(role: str, value: Any) -> Named:
         raise TypeError(f"{role} must be an array or its path, got None")
     if isinstance(value, (str, os.PathLike)):
         return _opened(os.fspath(value))
-    value = plain_column(value)
+    value = plain_column(plain_keys(value) if role.startswith("by") else value)
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__getitem__"):
         return Named(role, value)
     return Named(role, np.asarray(value))

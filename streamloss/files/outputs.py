@@ -126,13 +126,5 @@ def check_apart(written: Sequence[str], read: Sequence[str | None]) -> None:
                 raise ValueError(f"cannot write {path}: it belongs to what is read, {source}")
 
 
-def check_not_read(written: Sequence[str], read: Sequence[str]) -> None:
-    """Refuse to write over a file that is read."""
-    for path in written:
-        for source in read:
-            if os.path.exists(path) and _same(path, source):
-                raise ValueError(f"cannot write {path}: it belongs to what is read, {source}")
-
-
 def _same(path: str, other: str) -> bool:
     return os.path.exists(other) and os.path.samefile(path, other)

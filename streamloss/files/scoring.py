@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack, overload
@@ -150,8 +150,6 @@ def score(
     if history is not None and keys:
         raise ValueError("history: the running loss is of all rows, and by asks for groups")
     check_seconds(every)
-    read = [source] if source is not None else [labels, *wanted, weights]
-    outputs.check_not_read(_paths([losses_out, checkpoint]), _paths(read))
     make = GroupedAccumulator if keys else Accumulator
     made = [make(loss, reduction=reduction, nan=nan, stderr=stderr) for _ in wanted]  # checks the options
     with ExitStack() as claims:
@@ -159,6 +157,7 @@ def score(
             None if path is None else claims.enter_context(outputs.claimed(path)) for path in (losses_out, checkpoint)
         )
         opened = _open(source, labels, wanted, weights, keys)
+        outputs.check_apart([str(path) for path in (losses_path, checkpoint_path) if path is not None], opened.paths)
         names = opened.columns.predictions
         for role, texts in (("predictions", names), ("by", opened.columns.by)):
             if len(set(texts)) < len(texts):
@@ -172,17 +171,6 @@ def score(
         run.go(lambda: None if progress is None else progress(_progress(run)), name)
     accumulators: Any = run.results.accumulators  # all of one type
     return accumulators if several else run.results.first
-
-
-def _paths(values: Iterable[Any]) -> list[str]:
-    """Return the paths among values, and among lists of them."""
-    paths = []
-    for value in values:
-        if isinstance(value, (str, os.PathLike)):
-            paths.append(os.fspath(value))
-        elif isinstance(value, (list, tuple)):
-            paths += _paths(value)
-    return paths
 
 
 def _open(source: Any, labels: Any, predictions: tuple[Any, ...], weights: Any, by: tuple[str, ...]) -> Source:

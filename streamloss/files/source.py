@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy.typing as npt
@@ -47,6 +47,11 @@ class Source(Protocol):
     rows: int | None  # in all; None where counting them would mean reading the files
     bytes: int | None  # in all; None if unknown
     identity: Mapping[str, Any] | None  # what a checkpoint must find unchanged, for JSON; None: cannot be read again
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The files that are read."""
+        ...
 
     def batches(self, start: Position) -> Iterator[Batch]:
         """Yield the batches from a position on, always the same rows in the same order, but maybe cut differently."""

@@ -43,6 +43,11 @@ class Table:
             "files": [{**part.identity, "columns": columns_of.dtypes(chosen.columns)} for part, chosen in files]
         }
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """The files that are read, or their URLs."""
+        return [part.identity["path"] for part, _ in self._files if "path" in part.identity]
+
     def batches(self, start: Position) -> Iterator[Batch]:
         """Yield the rows as float32 or float64, null as NaN, read ahead where they come from files."""
         batches = self._batches(start)
