@@ -85,6 +85,11 @@ def _instead_of(value: Any, names: frozenset[str], copies: Copies) -> Any:
         return _instead(value)
     if isinstance(value, ModuleType):
         return _instead_of_module(value, names, copies)
+    if isinstance(value, np.ndarray):
+        return value.copy(order="K")
+    if isinstance(value, tuple):
+        members = [_instead_of(member, names, copies) for member in value]
+        return value._make(members) if hasattr(value, "_make") else tuple(members)
     if isinstance(value, Dispatcher) and value._can_compile and not value.locals:
         if id(value) not in copies:
             copy = _empty_copy(value.py_func)

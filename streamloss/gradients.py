@@ -67,6 +67,8 @@ def gradient(
     [array([0.66666667]), array([0., 2.])]
 
     """
+    if total is not None and not isinstance(total, Accumulator):
+        raise TypeError(f"total must be an Accumulator, got {type(total).__name__}")
     if total is not None and loss is not None and as_loss(loss) != total.loss:
         raise ValueError(f"total is of another loss: {total.loss!r}, expected {as_loss(loss)!r}")
     like = Accumulator(loss or "squared_error") if total is None else total
@@ -74,8 +76,6 @@ def gradient(
     chunk = Accumulator(losses.derivative(like.loss), nan=like.nan)
     chunk.update(labels, predictions, weights, mask=mask, out=out)  # its terms are weight * derivative
     kind = as_reduction(like.reduction if reduction is None else reduction)
-    if chunk.count < out.size:  # NaN stands where elements were left out
-        out[~kept(labels, predictions, weights, mask, like.nan == "omit")] = 0.0
     if kind not in (Reduction.NONE, Reduction.SUM):
         whole = chunk if total is None else total  # a chunk has the counts and the sum of weights of its labels
         if whole.count < chunk.count:
@@ -84,6 +84,8 @@ def gradient(
             )
         with np.errstate(all="ignore"):
             out /= denominator(whole, kind)
+    if chunk.count < out.size:  # NaN stands where elements were left out
+        out[~kept(labels, predictions, weights, mask, like.nan == "omit")] = 0.0
     return out
 
 

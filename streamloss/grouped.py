@@ -163,6 +163,11 @@ class GroupedAccumulator(Mergeable):
             if None not in (old, new) and old != new:
                 raise TypeError(f"by must have keys of one kind in a column, got {new} after {old} in column {number}")
 
+    def _check_form(self, key: Key) -> None:
+        known = next(iter(self._rows), key)
+        if isinstance(key, tuple) != isinstance(known, tuple):
+            raise ValueError(f"by must be one column, or a tuple of one, as before: the keys {known!r} and {key!r}")
+
     def _step(self, found: list[Key], kinds: tuple[str | None, ...], states: Words, sign: int) -> GroupedAccumulator:
         """Add the states of groups to those here, or subtract them: whole, or not at all."""
         if np.count_nonzero(states[:, COUNT]) < len(found):  # some keys may have no rows
@@ -176,6 +181,7 @@ class GroupedAccumulator(Mergeable):
             with self._lock:
                 kinds_before = self._kinds
                 self._check_kinds(kinds)
+                self._check_form(found[0])
                 rows = self._rows_of(found)
                 add_states(self._states, rows, states, sign, done)
                 if kinds != self._kinds:
@@ -380,14 +386,21 @@ class GroupedAccumulator(Mergeable):
     def from_bytes(cls, data: bytes, *, loss: Loss | Formula | None = None) -> GroupedAccumulator:
         """Read what `to_bytes` wrote; see `Accumulator.from_bytes`."""
         settings, words = stored.unpack_as(stored.GROUPED, data)
+        found, each = settings.get("keys"), settings.get("words")
+        if not isinstance(found, list) or each not in (STATE_WORDS, STDERR_WORDS) or words.size != len(found) * each:
+            raise ValueError(f"the state has no valid groups: {words.size} words")
         made = cls(
             loss_of(settings, loss),
             reduction=settings["reduction"],
             nan=cast(NanPolicy, settings["nan"]),
-            stderr=settings["words"] == STDERR_WORDS,
+            stderr=each == STDERR_WORDS,
         )
-        found = [tuple(key) if isinstance(key, list) else key for key in settings["keys"]]
-        return made._filled(found, words.reshape(-1, settings["words"]))
+        try:
+            return made._filled(
+                [tuple(key) if isinstance(key, list) else key for key in found], words.reshape(-1, each)
+            )
+        except TypeError as error:
+            raise ValueError(f"the state has no valid keys: {error}") from error
 
     def _filled(self, found: list[Key], states: Words) -> GroupedAccumulator:
         """Take over groups that come from outside."""

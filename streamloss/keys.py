@@ -8,6 +8,7 @@ mix in one column: "1" and 1 are never taken for one key, nor silently for two.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
@@ -28,7 +29,7 @@ SLICE = 1 << 17  # integers that a thread takes at once, if there are more: they
 TABLE = 1 << 16  # integers in a range this narrow are numbered by a table, however few they are
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
 TYPES = frozenset({*KINDS, type(None)})
-SCALARS = (np.str_, np.number, np.bool_)  # NumPy's, which stand for Python's own
+SCALARS = (np.str_, np.number, np.bool_, np.datetime64)  # NumPy's, which stand for Python's own, or for text
 NULL = -1
 TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
 SHORTEST_TIME = len("2026-01-31 23:59:59")
@@ -89,8 +90,8 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
     """Return the codes of a column's keys, the keys, and their kind; one key alone counts for every row."""
     if isinstance(column, Coded):
         codes, values = read_coded(column)
-    elif type(column) is list:
-        codes, values = read_list(column)
+    elif isinstance(column, (list, tuple, deque)):
+        codes, values = read_list(list(column))
     else:
         masks: list[Any] = []
         array = as_array("by", plain_keys(column), masks)
@@ -128,18 +129,23 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
 
     Beside text NumPy would turn 1 into "1", and beside floats 2**53 and 2**53 + 1 into one number.
     """
+    column = _with_plain(column)
     kinds = set(map(type, column))
-    if any(issubclass(kind, SCALARS) for kind in kinds):
-        column = [plain(value) if isinstance(value, SCALARS) else value for value in column]
-        kinds = set(map(type, column))
     if kinds == {int}:
         try:
             return read_array(np.array(column, np.int64), [])
         except OverflowError:
             pass
-    elif not kinds & {str, int, bool} or kinds == {bool}:
+    elif kinds == {bool} or not any(issubclass(kind, (str, int)) for kind in kinds):
         return read_array(as_array("by", column, []), [])
     return read_objects(column)
+
+
+def _with_plain(objects: list[Any]) -> list[Any]:
+    """Return objects with Python's own scalars in the place of NumPy's."""
+    if not any(issubclass(kind, SCALARS) for kind in set(map(type, objects))):
+        return objects
+    return [plain(value) if isinstance(value, SCALARS) else value for value in objects]
 
 
 def _are_complete(codes: Codes, count: int) -> bool:
@@ -172,6 +178,8 @@ def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
 def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of an array; those that a numpy.ma mask hides are null."""
     kind = array.dtype.kind
+    for mask, hidden_by in masks if kind == "O" else ():  # what is hidden may be of any kind
+        array = np.where(mask != hidden_by, None, array)
     if kind in "biu":
         values, codes = number(array)
     elif kind == "f" and array.dtype.itemsize <= 8:
@@ -195,14 +203,19 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
 
 def read_times(array: npt.NDArray[Any]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of an array of times, NaT being null."""
-    array = array.astype("M8[s]") if np.datetime_data(array.dtype)[0] in ("h", "m") else array
-    texts = np.datetime_as_string(array).astype(object)
-    texts[np.isnat(array)] = None
-    return read_objects(texts.reshape(-1).tolist())
+    return read_objects(_texts_of(array).reshape(-1).tolist())
+
+
+def _texts_of(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    times = times.astype("M8[s]") if np.datetime_data(times.dtype)[0] in ("h", "m") else times
+    texts = np.array(np.datetime_as_string(times), object)
+    texts[np.isnat(times)] = None
+    return texts
 
 
 def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of Python's objects."""
+    objects = _with_plain(objects)
     kinds = set(map(type, objects))
     if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
         raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")
@@ -305,7 +318,7 @@ def form(value: Any) -> Any:
     if type(value).__name__ in ("NAType", "NaTType"):  # of pandas
         return None
     if isinstance(value, str):
-        return timestamp(str(value))
+        return timestamp(str.__str__(value))  # str() of a member of an enumeration is its name
     if isinstance(value, int):
         return int(value)
     if hasattr(value, "isoformat"):
@@ -314,8 +327,12 @@ def form(value: Any) -> Any:
 
 
 def plain(value: np.generic) -> Any:
-    """Return Python's own scalar for one of NumPy's; of text, item() and str() would cut off zeros at the end."""
-    return value[:] if isinstance(value, str) else value.item()
+    """Return Python's own scalar for one of NumPy's, and text for a time; a duration is no key, and stays."""
+    if isinstance(value, str):
+        return value[:]  # item() and str() would cut off zeros at the end
+    if isinstance(value, np.datetime64):
+        return _texts_of(np.array(value)).item()
+    return value if isinstance(value, np.timedelta64) else value.item()
 
 
 def timestamp(text: str) -> str:

@@ -78,9 +78,11 @@ def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
     start, end = PREFIX.size + header_length, len(data) - DIGEST_BYTES
     try:
         header = json.loads(data[PREFIX.size : start]) if start <= end else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         header = {}
     stated = header.get("compressed", 8 * count) if isinstance(header, dict) else 8 * count
+    if not isinstance(stated, int):
+        raise ValueError("the state has no valid header")
     if start + stated != end:
         expected = start + stated + DIGEST_BYTES
         raise ValueError(f"the state has {len(data)} bytes, expected {expected}: it is cut short or damaged")
@@ -88,7 +90,10 @@ def unpack(data: bytes) -> tuple[str, dict[str, Any], Words]:
         raise ValueError("the state is damaged: its checksum does not match")
     if not isinstance(header, dict) or not header:
         raise ValueError("the state has no valid header")
-    payload = zlib.decompress(data[start:end]) if "compressed" in header else data[start:end]
+    try:
+        payload = zlib.decompress(data[start:end]) if "compressed" in header else data[start:end]
+    except zlib.error as error:
+        raise ValueError(f"the state is damaged: {error}") from error
     kind = str(header.pop("kind", ACCUMULATOR))
     header.pop("compressed", None)
     return kind, header, np.frombuffer(payload, "<i8", count).astype(np.int64)

@@ -164,3 +164,14 @@ def test_the_derivative_of_a_users_function_may_be_compiled_already():
     streamloss.losses.derivative_of(cubed)(numba.njit(lambda label, prediction: 3 * (prediction - label) ** 2))
     assert np.array_equal(gradient([0.0, 1.0], [2.0, 2.0], loss=cubed, reduction="sum"), [12.0, 3.0])
     assert repr(derivative(LOSSES["huber"](delta=2))) == "derivative of huber(delta=2.0)"
+
+
+@pytest.mark.parametrize("reduction", Reduction)
+def test_what_is_left_out_has_no_gradient_whatever_the_denominator(reduction):
+    assert gradient([1.0, 2.0], [2.0, 2.0], mask=False, reduction=reduction).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("total", [5, streamloss.GroupedAccumulator(reduction="mean")])
+def test_only_an_accumulator_knows_the_denominators(total):
+    with pytest.raises(TypeError, match="total must be an Accumulator, got"):
+        gradient([1.0], [1.0], total=total)

@@ -2,9 +2,11 @@
 
 import copy
 import datetime
+import enum
 import math
 import pickle
 import threading
+from collections import deque
 from decimal import Decimal
 
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
-from streamloss import Accumulator, GroupedAccumulator, keys
+from streamloss import Accumulator, GroupedAccumulator, keys, stored
 from streamloss.keys import Coded
 from tests.backend import examples
 from tests.strategies import chunks, cuts
@@ -207,6 +209,15 @@ def test_a_hundred_thousand_groups():
 # --------------------------------------------------------------------------------------------------- keys
 
 NAT = np.datetime64("NaT")
+
+
+class Color(str, enum.Enum):  # noqa: UP042 - str() of a member of a StrEnum is its value
+    """Members whose str() is their name."""
+
+    RED = "red"
+    GREEN = "green"
+
+
 KEYS = {
     "ints": ([3, 1, 3], [3, 1, 3]),
     "int8": (np.array([-100, 100, -100], np.int8), [-100, 100, -100]),
@@ -237,7 +248,65 @@ KEYS = {
     "a column and one for all": ((["a", "b", "a"], 2026), [("a", 2026), ("b", 2026), ("a", 2026)]),
     "one column in a tuple": (([1, 2, 1],), [(1,), (2,), (1,)]),
     "nulls in columns": (([None, "b", "b"], [math.nan, 1.0, 2.0]), [(None, None), ("b", 1), ("b", 2)]),
+    "members of an enumeration": ([Color.RED, "green", Color.GREEN], ["red", "green", "green"]),
+    "a tuple as a column": ((("b", math.nan, "a"),), [("b",), (None,), ("a",)]),
+    "a tuple of large integers": (((2**53 + 1, 2**53, None),), [(2**53 + 1,), (2**53,), (None,)]),
+    "a deque": (deque(["b", None, "a"]), ["b", None, "a"]),
+    "NumPy's times": (
+        [np.datetime64("2026-01-02T05", "h"), np.datetime64("NaT"), np.datetime64(1, "ns")],
+        ["2026-01-02T05:00:00", None, "1970-01-01T00:00:00.000000001"],
+    ),
+    "a time of NumPy's as an object": (
+        np.array([np.datetime64(1, "ns"), None, "a"], object),
+        ["1970-01-01T00:00:00.000000001", None, "a"],
+    ),
+    "masked objects": (np.ma.array(np.array([1, "a", "b"], object), mask=[1, 0, 0]), [None, "a", "b"]),
 }
+
+
+NO_KEYS = {
+    "text and numbers in a tuple": ((1, "1"),),
+    "bools and numbers in a tuple": ((True, 2),),
+    "NumPy's bools and numbers": np.array([np.True_, 1], object),
+    "durations": [np.timedelta64(1, "ns"), np.timedelta64(1, "ps")],
+    "a duration and a number": [np.timedelta64(1, "ns"), 1],
+    "durations as objects": np.array([np.timedelta64(1, "ns"), None], object),
+}
+
+
+@pytest.mark.parametrize("by", NO_KEYS.values(), ids=NO_KEYS)
+def test_what_is_no_key_is_refused(by):
+    grouped = GroupedAccumulator()
+    with pytest.raises(TypeError, match="by must hold integers, strings, bools or floats"):
+        grouped.update([1.0, 2.0], [0.0, 0.0], by=by)
+    assert len(grouped) == 0
+
+
+CRAFTED = {
+    "rows of three words": lambda header: {**header, "words": 3, "keys": ["a"] * 96},
+    "too many keys": lambda header: {**header, "keys": ["a", "b", "c"]},
+    "no words": lambda header: {name: value for name, value in header.items() if name != "words"},
+    "no keys": lambda header: {name: value for name, value in header.items() if name != "keys"},
+    "keys of lists": lambda header: {**header, "keys": [["a", ["b"]], ["c", ["d"]]]},
+    "an odd length": lambda header: {**header, "compressed": "x"},
+}
+
+
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_crafted_groups_are_refused(change):
+    data = GroupedAccumulator().update([1.0, 2.0], [0.0, 0.0], by=["a", "b"]).to_bytes()
+    kind, header, words = stored.unpack(data)
+    with pytest.raises(ValueError, match="the state"):
+        GroupedAccumulator.from_bytes(stored.pack(kind, change(header), words))
+
+
+def test_a_column_and_a_tuple_of_one_are_not_mixed():
+    plain = GroupedAccumulator().update([1.0], [0.0], by=["a"])
+    tuples = GroupedAccumulator().update([1.0], [0.0], by=(["a"],))
+    for call in (lambda: plain.update([2.0], [0.0], by=(["a"],)), lambda: plain + tuples, lambda: tuples - plain):
+        with pytest.raises(ValueError, match="by must be one column, or a tuple of one, as before"):
+            call()
+    assert plain.result("sum") == {"a": 1.0}
 
 
 @pytest.mark.parametrize("case", KEYS)

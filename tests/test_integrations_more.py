@@ -1,5 +1,6 @@
 """scikit-learn, XGBoost, LightGBM, JAX, transformers and river: each beside the framework's own numbers."""
 
+import math
 import os
 
 import numpy as np
@@ -63,6 +64,16 @@ def test_sklearn_multioutput_has_a_weight_for_each_output(multioutput, error, ma
     with pytest.raises(error, match=match):
         mean_squared_error([[1.0, 2.0]], [[2.0, 4.0]], multioutput=multioutput)
     assert mean_squared_error([[1.0, 2.0]], [[2.0, 4.0]], multioutput=[3, 1]) == 1.75
+
+
+def test_sklearn_scores_keep_masks_and_take_tensors():
+    torch = pytest.importorskip("torch")
+    from streamloss.integrations.sklearn import mean_squared_error
+
+    masked = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
+    assert mean_squared_error(masked, [1.0, 7.0, 5.0]) == 2.0
+    assert mean_squared_error(torch.tensor([1.0, 2.0], requires_grad=True), [1.0, 4.0]) == 2.0
+    assert mean_squared_error(np.ma.array(np.zeros((2, 2)), mask=[[0, 1], [0, 0]]), np.ones((2, 2))) == 1.0
 
 
 def test_sklearn_scorers_search_and_cross_validation(data):
@@ -246,6 +257,40 @@ def test_jax_state_has_the_same_bits_inside_jit_and_out(data):
     assert unpack(pack(whole)) == whole
     negative = Accumulator("absolute_error").update([3.0, 1e-300], [0.0, 0.0], [-1.0, 1.0])
     assert unpack(pack(negative), "absolute_error") == negative
+
+
+def hinge(label, prediction):
+    sign = 1.0 if label else -1.0
+    return max(0.0, 1.0 - sign * prediction)
+
+
+TRUTHS = {
+    "a number as a condition": hinge,
+    "not": lambda label, prediction: 1.0 if not label else 2.0,
+    "and": lambda label, prediction: label and prediction,
+    "or": lambda label, prediction: label or prediction,
+    "bool": lambda label, prediction: 1.0 if bool(prediction) else 0.0,
+    "NumPy's arithmetic": lambda label, prediction: np.abs(np.subtract(label, np.square(prediction))),
+}
+
+
+@pytest.mark.parametrize("loss", TRUTHS.values(), ids=TRUTHS)
+def test_jax_takes_the_branches_of_the_kernels(loss):
+    pytest.importorskip("jax")
+    from streamloss.integrations.jax import empty, unpack, update
+
+    labels, predictions = np.array([0.0, 1.0, 0.0, -0.0, math.nan]), np.array([2.0, 0.0, -3.0, 0.5, 1.0])
+    assert unpack(update(empty(), labels, predictions, loss=loss), loss) == Accumulator(loss).update(
+        labels, predictions
+    )
+
+
+def test_jax_refuses_what_numpy_would_do_to_objects():
+    pytest.importorskip("jax")
+    from streamloss.integrations.jax import empty, update
+
+    with pytest.raises(TypeError, match="cannot be computed where these tensors are"):
+        update(empty(), [1.0], [math.nan], loss=lambda label, prediction: np.maximum(label - prediction, 0.0))
 
 
 @pytest.mark.parametrize("loss", ["huber(delta=30)", losses.quantile(q=0.75), lambda label, prediction: abs(label)])

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
-from streamloss import Accumulator, Loss
+from streamloss import Accumulator, Loss, stored
 from streamloss.losses import LOSSES, as_loss, derivative, derivative_of
 
 
@@ -336,6 +336,10 @@ def test_a_loss_of_ones_own_may_have_parameters():
     assert pickle.loads(pickle.dumps(loss)) == loss
     data = Accumulator(loss).update(0.0, 2.0).to_bytes()
     assert Accumulator.from_bytes(data, loss=loss).result() == 16.0
+    older = stored.pack(
+        stored.ACCUMULATOR, {**stored.unpack(data)[1], "loss": "user's function cubed"}, stored.unpack(data)[2]
+    )
+    assert Accumulator.from_bytes(older, loss=loss).result() == 16.0
     with pytest.raises(ValueError, match=r"user's function cubed\(factor=2.0\)\", got loss=cubed\(factor=3.0\)"):
         Accumulator.from_bytes(data, loss=loss(factor=3.0))
 
@@ -351,3 +355,21 @@ def test_a_derivative_is_a_loss_like_others():
 def test_a_derivative_has_the_arguments_of_its_loss():
     with pytest.raises(TypeError, match=r"the derivative of huber\(delta=1.0\) must take the same 3 arguments: "):
         derivative_of("huber")(lambda label, prediction: prediction - label)
+
+
+def test_a_formula_has_the_arrays_that_it_had_when_it_was_given():
+    shares = np.array([0.0])
+    pair = (np.array([1.0]), 2.0)
+
+    def pinball(label, prediction):
+        error = label - prediction
+        return max(shares[0] * error, (shares[0] - 1.0) * error) * pair[0][0]
+
+    made = []
+    for share in (0.125, 0.5, 0.875):
+        shares[0] = share
+        made.append(Accumulator(pinball))
+    assert [accumulator.update([1.0], [0.0]).result() for accumulator in made] == [0.125, 0.5, 0.875]
+    pair[0][0] = 2.0
+    assert made[0].update([1.0], [0.0]).result() == 0.125
+    assert Accumulator(pinball).update([1.0], [0.0]).result() == 1.75

@@ -413,6 +413,13 @@ def test_keys_are_written_with_losses_though_their_array_is_used_again(tmp_path)
     assert pl.read_parquet(tmp_path / "losses.parquet").rows() == [(k, float(k * k)) for k in (0, 0, 1, 1, 2, 2)]
 
 
+def test_keys_that_are_objects_are_written_with_losses(tmp_path):
+    for column in ([1, None, 2], [True, None, False], [0.5, None, 2.0], ["a", None, "b"]):
+        by = np.array(column, object)
+        streamloss.score(labels=np.ones(3), predictions=np.ones(3), by=[by], losses_out=tmp_path / "losses.parquet")
+        assert pl.read_parquet(tmp_path / "losses.parquet").rows() == [(key, 0.0) for key in column]
+
+
 @pytest.mark.parametrize("source", ["t.parquet", "*.parquet", ".", ["./t.parquet"]])
 @pytest.mark.parametrize("output", ["losses_out", "checkpoint"])
 def test_what_is_read_is_never_written_over(tmp_path, monkeypatch, source, output):
@@ -439,13 +446,16 @@ def test_arrays_that_are_read_are_never_written_over(tmp_path):
         ('{"y":1,"p":0,"k":"6","m":{"j":"z"}}', '{"y":2,"p":0,"k":6,"m":{"k":"x"}}', "k"),
         ('{"y":1,"p":0,"k":"6"}', '{"y":2,"p":0,"k":6}', "UPPER(k)"),
         ('{"y":1,"p":0,"k":"6"}', '{"y":2,"p":0,"k":{"k":"a"}}', "k"),
+        ('{"y":1,"p":0,"k\\u00e9":"6"}', '{"y":2,"p":0,"k\\u00e9":6}', "ké"),
+        ('{"y":1,"p":0,"ké":"6"}', '{"y":2,"p":0,"k\\u00e9":6}', "ké"),
+        ('{"y":1,"p":0,"k":"6"}', '{"y":2,"p":0,"\\u006b":6}', "k"),
     ],
 )
 def test_keys_of_text_in_ndjson_stay_text(tmp_path, monkeypatch, first, late, by):
     monkeypatch.setattr("streamloss.files.ndjson.SAMPLE", 200)
     path = tmp_path / "t.ndjson"
     path.write_text("\n".join([first] * 20 + [late] * 2) + "\n")
-    with pytest.raises(ValueError, match=r"the key 'k' is .* there and text in other lines"):
+    with pytest.raises(ValueError, match=r"the key 'k.?' is .* there and text in other lines"):
         streamloss.score(path, labels="y", predictions="p", by=by)
 
 
@@ -454,3 +464,12 @@ def test_lines_that_are_nested_too_deeply_are_refused(tmp_path):
     path.write_text('{"y":1,"p":0,"d":' + "[" * 3000 + "]" * 3000 + "}\n")
     with pytest.raises(ValueError, match="cannot be read"):
         streamloss.score(path, labels="y", predictions="p")
+
+
+@pytest.mark.parametrize("end", ['3,"4', '3,4,"b', '"'])
+@pytest.mark.parametrize("by", [None, "k"])
+def test_a_csv_that_ends_within_quotes_is_refused(tmp_path, end, by):
+    path = tmp_path / "t.csv"
+    path.write_text("y,p,k\n1,2,a\n" + end)
+    with pytest.raises(ValueError, match=r"line 3 of \S+t.csv cannot be read: it has a quote"):
+        streamloss.score(path, labels="y", predictions="p", by=by)

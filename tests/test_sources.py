@@ -1169,6 +1169,18 @@ def test_integers_beside_nulls_stay_what_they_are(column, how):
     assert found.result() == {key: float(i * i) for i, key in enumerate(IDS)}
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [np.array(["a", "b", "c"]), np.array(["a", 2, "c"], object), np.array(["2026-01-01"] * 3, "M8[ns]"), np.arange(3)],
+)
+def test_hidden_keys_are_null(keys):
+    by, y = np.ma.array(keys, mask=[0, 1, 0]), np.arange(3.0)
+    expected = streamloss.GroupedAccumulator().update(y, y, by=by)
+    assert expected.keys()[0] is None
+    assert streamloss.score(labels=y, predictions=y, by=[by]) == expected
+    assert streamloss.score(iter([{"y": y, "p": y, "k": by}]), labels="y", predictions="p", by="k") == expected
+
+
 def test_times_with_a_zone_are_keys_with_their_offset():
     times = pl.Series([datetime(2026, 1, 31, 9), None]).dt.replace_time_zone("Europe/Berlin")
     for by in (times, times.to_pandas(), pl.DataFrame({"k": times})["k"]):

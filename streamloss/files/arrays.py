@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..arrays import fits, misfit, no_number
+from ..keys import NULL, Coded
 from .ahead import ahead
 from .paths import check_unchanged
 from .source import Batch, Columns, Position
@@ -144,12 +145,20 @@ class KeyColumn:
                     f"keys of text are coded with Polars: pip install 'streamloss[cli]' ({error})"
                 ) from error
             self._coder = Coder()
+        if isinstance(values, np.ma.MaskedArray) and values.dtype == object:
+            values = np.where(np.ma.getmaskarray(values), None, values.data)
         try:
-            return self._coder.encode_array(np.asarray(values))
+            codes = self._coder.encode_array(np.asarray(values))
         except UnicodeDecodeError as error:
             raise ValueError(f"keys of bytes must be UTF-8, got {error.object!r:.80} in {name}") from error
         except TypeError as error:
             raise TypeError(f"{error} in {name}") from error
+        hidden = np.ma.getmaskarray(values)
+        if not hidden.any():
+            return codes
+        if isinstance(codes, Coded):
+            return codes._replace(codes=np.where(hidden, NULL, codes.codes), complete=False)
+        return np.ma.array(codes, mask=hidden)
 
 
 def boxes(shape: tuple[int, ...], order: str, chunks: tuple[int, ...]) -> Iterator[Box]:

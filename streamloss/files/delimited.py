@@ -107,6 +107,8 @@ class Delimited(Text):
         def parsed(missing: list[str] | None) -> pl.DataFrame:
             return self._scan(data, schema, missing).select(needed).collect(engine="streaming")
 
+        if not data.endswith(b"\n") and data.count(b'"') % 2:  # the end of the file, of which Polars makes something
+            raise pl.exceptions.ComputeError(UNCLOSED)
         if not self._lacking:
             with suppress(*ERRORS):
                 frame = parsed(None)

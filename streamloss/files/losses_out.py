@@ -271,6 +271,8 @@ def _series(column: Any) -> Any:
             return pl.repeat(None, len(column.codes), dtype=pl.Null, eager=True)
         codes = pl.Series(np.asarray(column.codes, np.int64))
         return pl.Series(list(column.values), dtype=pl.String).gather(codes.set(codes < 0, None))
+    if column.dtype == object:
+        return pl.Series(column.tolist(), strict=False)
     if isinstance(column, np.ma.MaskedArray):
         return pl.Series(np.array(column.data)).set(pl.Series(np.ma.getmaskarray(column)), None)
     return pl.Series(np.array(column))  # a copy: it waits, and the caller may use its array again

@@ -15,6 +15,7 @@ from .inference import record_of, widened
 from .origins import Local, Origin
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
+ESCAPED_NAME = re.compile(rb'\\.(?:[^"\\]|\\.)*"\s*:')
 # Python writes NaN, which JSON does not know.
 NAN_VALUE = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')
 
@@ -63,9 +64,16 @@ def _check_text(data: bytes, name: str, rows: int) -> None:
         return
     for found in re.finditer(re.escape(token) + rb'\s*:\s*(?!"|null|\s)', data):
         start, end = data.rfind(b"\n", 0, found.start()) + 1, data.find(b"\n", found.end())
-        value = record_of(data[start : end if end >= 0 else None]).get(name)
-        if not isinstance(value, (str, type(None))):  # and it is not in an object within the object
-            raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
+        _check_line(data[start : end if end >= 0 else None], name)
+    if ESCAPED_NAME.search(data):
+        for line in filter(bytes.strip, data.splitlines()):
+            _check_line(line, name)
+
+
+def _check_line(line: bytes, name: str) -> None:
+    value = record_of(line).get(name)
+    if not isinstance(value, (str, type(None))):  # and it is not in an object within the object
+        raise pl.exceptions.ComputeError(f"the key {name!r} is {json.dumps(value)} there and text in other lines")
 
 
 def open_part(path: Path) -> NDJSON:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 import operator
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from numba.core.errors import NumbaError
 
 from ..exact import (
@@ -41,6 +42,22 @@ Tensor: TypeAlias = Any
 # What the digits are worth, as float64; those beyond its range are 0 but in sums that have overflowed.
 SCALES = tuple(math.ldexp(1.0, min(LOW + DIGIT_BITS * i, 1023)) for i in range(SUM_WORDS - FIRST_DIGIT))
 ONES = FIRST_DIGIT - LOW // DIGIT_BITS  # the digit that is worth 1
+UFUNCS: Mapping[Any, Callable[..., Any]] = {
+    np.absolute: operator.abs,
+    np.fabs: operator.abs,
+    np.negative: operator.neg,
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.divide: operator.truediv,
+    np.square: lambda number: number * number,
+    np.less: operator.lt,
+    np.less_equal: operator.le,
+    np.greater: operator.gt,
+    np.greater_equal: operator.ge,
+    np.equal: operator.eq,
+    np.not_equal: operator.ne,
+}
 MOST_BRANCHES = 8  # on one path through a formula
 
 
@@ -81,6 +98,15 @@ class _Number:
 
     def __init__(self, tensor: Tensor, path: list[bool]) -> None:
         self.tensor, self.path = tensor, path
+
+    def __bool__(self) -> bool:
+        return bool(_Condition(self.tensor != 0, self.path))
+
+    def __array_ufunc__(self, function: Any, method: str, *arguments: Any, **options: Any) -> Any:
+        """Do what a function of NumPy's does; for all but these it would compare objects, by rules of its own."""
+        if function not in UFUNCS or method != "__call__" or options:
+            return NotImplemented
+        return UFUNCS[function](*arguments)
 
     def __abs__(self) -> _Number:
         return _Number(abs(self.tensor), self.path)

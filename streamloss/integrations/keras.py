@@ -284,7 +284,7 @@ class Evaluation(keras.callbacks.Callback):
                 given = (ops.convert_to_numpy(weight) for weight in weights if weight is not None)
                 accumulator.update(labels, predictions, *given)
             empty = False
-        if empty:
+        if empty and not isinstance(self._data, tuple):
             raise ValueError("data has no batches: what can be read but once is made anew by a function passed as data")
         return found
 

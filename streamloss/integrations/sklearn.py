@@ -54,9 +54,7 @@ class Outputs:
 
     def update(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Self:
         """Add a chunk; ValueError where shapes differ from each other, from those before or from `multioutput`."""
-        labels, predictions = (
-            np.asarray(y)[:, np.newaxis] if np.ndim(y) == 1 else np.asarray(y) for y in (y_true, y_pred)
-        )
+        labels, predictions = map(_columns, (y_true, y_pred))
         if labels.ndim != 2 or labels.shape != predictions.shape:
             raise ValueError(
                 "y_true and y_pred must both have the shape (n_samples,) or (n_samples, n_outputs),"
@@ -87,6 +85,12 @@ class Outputs:
         else:
             shares = self._multioutput
         return Accumulator(reduction=Reduction.MEAN).update_losses(means, shares).result() if means.size else np.nan
+
+
+def _columns(y: Any) -> Any:
+    """Return outputs as the columns of an array: with its mask, or as a tensor, if it is one."""
+    array = y if isinstance(y, np.ma.MaskedArray) or hasattr(y, "detach") else np.asarray(y)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def score_function(
