@@ -179,7 +179,7 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
     """Return the codes and keys of an array; those that a numpy.ma mask hides are null."""
     kind = array.dtype.kind
     for mask, hidden_by in masks if kind == "O" else ():  # what is hidden may be of any kind
-        array = np.where(mask != hidden_by, None, array)
+        array = np.where(mask != hidden_by, np.array(None), array)
     if kind in "biu":
         values, codes = number(array)
     elif kind == "f" and array.dtype.itemsize <= 8:

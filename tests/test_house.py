@@ -48,6 +48,7 @@ LAYERS = [
     {"files.arrays", "files.part"},
     {"files.origins"},
     {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
+    {"files.web"},
     {"files.delimited", "files.ndjson", "files.npz", "files.zarr"},
     {"files.remote"},
     {"files.tables"},

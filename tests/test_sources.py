@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -29,7 +30,7 @@ import zarr
 
 import streamloss
 from streamloss import Accumulator
-from streamloss.files import arrays, delimited, parquet, part, remote, text
+from streamloss.files import arrays, delimited, parquet, part, remote, text, web
 from streamloss.files.ahead import ahead, side_by_side
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
@@ -1385,6 +1386,8 @@ def server(tmp_path):
     """A web server of a folder, with HEAD and ranges; a file's tag is its content."""
 
     class Handler(BaseHTTPRequestHandler):
+        sent, breaks, share = 0, 0, 0.5  # bytes in all; answers still to be cut short, and to which share
+
         def do_HEAD(self):
             self.answer(with_body=False)
 
@@ -1413,8 +1416,16 @@ def server(tmp_path):
             self.send_header("ETag", f'"{tag}"')
             self.send_header("Last-Modified", "Sun, 22 Nov 2026 06:00:00 GMT")
             self.end_headers()
-            if with_body:
-                self.wfile.write(data)
+            if not with_body:
+                return
+            if wanted and len(data) > 1 and Handler.breaks:
+                Handler.breaks -= 1
+                data = data[: int(len(data) * Handler.share)]
+                self.close_connection = True
+            with suppress(ConnectionError):  # of a reader that has seen enough
+                for start in range(0, len(data), 1 << 16):
+                    self.wfile.write(data[start : start + (1 << 16)])
+                    Handler.sent += len(data[start : start + (1 << 16)])
 
         def log_message(self, *arguments):
             pass
@@ -1422,9 +1433,17 @@ def server(tmp_path):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield Server(f"http://127.0.0.1:{server.server_port}", Handler)
         server.shutdown()
         thread.join()
+
+
+class Server(NamedTuple):
+    url: str
+    handler: type[BaseHTTPRequestHandler]
+
+    def __str__(self):
+        return self.url
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow"])
@@ -1449,6 +1468,9 @@ def test_urls(tmp_path, sample, server, small, kind):
 TEXTS = {
     "leading_zeros.csv": b"y,p,s\r\n1,2,00501\r\n3,4,501\r\n",
     "quotes.csv": b'y,p,s\n1,2,"a\nb, c"\n3,,"d ""e"""\n',
+    "lines_in_quotes.csv": b'y,p,s\r\n1,2,"a\r\nb"\r\n3,4,"a\nb"\r\n',
+    "no_utf8.csv": b"y,p,s\n1,2,a\n3,4,\xff\xfe\n",
+    "zstd.ndjson.zst": ZSTD.compress(b'{"y": 1, "p": 2, "s": "a"}\n' * 9, asbytes=True),
     "no_end.tsv": b"y\tp\ts\n1\t2\ta\n\n3\t4\tb",
     "missing.csv.gz": gzip.compress(b"y,p,s\n1,NA,a\n3,4,b\n"),
     "nan.ndjson": b'{"y": 1, "p": 2, "s": "a"}\n{"y": 3, "p": NaN, "s": "b"}\n',
@@ -1476,16 +1498,56 @@ def test_a_text_behind_a_url_is_read_as_one_in_a_file(tmp_path, server, name):
     assert outcome(f"{server}/{name}") == outcome(str(tmp_path / name))
 
 
-def test_a_text_behind_a_url_is_read_on_from_any_position(tmp_path, server, monkeypatch):
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("store", [False, True])
+def test_a_text_behind_a_url_is_read_on_from_any_position(tmp_path, server, monkeypatch, store, packed):
+    """A store is read by the lines that Polars brings, here from a server."""
     monkeypatch.setattr(text, "BLOCK", 1000)
-    monkeypatch.setattr(remote, "LINES", 7)
-    path = tmp_path / "t.csv"
-    path.write_text("y,p\n" + "".join(f"{i},{i * i}\n" for i in range(2000)))
+    monkeypatch.setattr(remote, "LINES", 64)
+    monkeypatch.setattr(web, "has", lambda url: not store)
+    data = "y,p\n" + "".join(f"{i},{i * i}\n" for i in range(2000))
+    path = tmp_path / ("t.csv.gz" if packed else "t.csv")
+    path.write_bytes(gzip.compress(data.encode()) if packed else data.encode())
     source = open_source(f"{server}/{path.name}", "y", "p")
     ends = [batch.end for batch in source.batches(START)]
     assert len(ends) > 5
+    assert source.bytes == (None if store else path.stat().st_size)
+    assert ends[-1].bytes == (0 if store else path.stat().st_size)
     for end in ends:
         assert labels(source, end).tolist() == list(range(end.rows, 2000))
+
+
+def test_connections_that_break_are_made_anew(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(web, "PAUSE", 0.001)
+    (tmp_path / "t.csv").write_text("y,p\n" + "".join(f"{i},{i * i}\n" for i in range(20_000)))
+    source = open_source(f"{server}/t.csv", "y", "p")
+    server.handler.breaks = 3
+    assert labels(source).tolist() == list(range(20_000))
+    assert server.handler.breaks == 0
+    server.handler.breaks, server.handler.share = 1000, 0.0
+    with pytest.raises(ValueError, match=r"t.csv cannot be read: the connection ended, at byte \d+ of \d+"):
+        labels(source)
+
+
+def test_a_file_that_changes_on_its_server_is_refused(tmp_path, server):
+    path = tmp_path / "t.csv"
+    path.write_text("y,p\n" + "1,2\n" * 1000)
+    source = open_source(f"{server}/t.csv", "y", "p")
+    path.write_text("y,p\n" + "3,4\n" * 1000)
+    with pytest.raises(ValueError, match=r"t.csv was changed while it was read"):
+        labels(source)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.ndjson"])
+def test_opening_a_url_reads_little_of_it(tmp_path, server, name):
+    line = b"12345,67890\n" if name == "t.csv" else b'{"y":12345,"p":67890}\n'
+    (tmp_path / name).write_bytes(b"y,p\n" * (name == "t.csv") + line * 3_000_000)
+    size = (tmp_path / name).stat().st_size
+    source = open_source(f"{server}/{name}", "y", "p")
+    assert server.handler.sent < 0.4 * size
+    server.handler.sent = 0
+    assert sum(len(batch.labels) for batch in source.batches(START)) == 3_000_000
+    assert 0.9 * size < server.handler.sent <= size
 
 
 # --------------------------------------------------------------------------------- reading ahead

@@ -146,7 +146,7 @@ class KeyColumn:
                 ) from error
             self._coder = Coder()
         if isinstance(values, np.ma.MaskedArray) and values.dtype == object:
-            values = np.where(np.ma.getmaskarray(values), None, values.data)
+            values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
         try:
             codes = self._coder.encode_array(np.asarray(values))
         except UnicodeDecodeError as error:

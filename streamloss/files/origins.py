@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -84,7 +84,7 @@ class Forward(ABC):
 class Compressed(Forward):
     """A file, decompressed."""
 
-    def __init__(self, file: IO[bytes], compression: str) -> None:
+    def __init__(self, file: Stream, compression: str) -> None:
         self._file, self._stream = file, pa.CompressedInputStream(file, compression)
 
     def read(self, size: int, /) -> bytes:
