@@ -198,12 +198,12 @@ class Partial:
         """Return the words of the array of these states, as an argument of a kernel."""
         return compiling.array(self.address, 8, SLOTS * self.words)
 
-    def queue(self, launch: Launch, operands: Sequence[Any], stream: int) -> None:
-        """Queue a kernel that adds a chunk."""
+    def queue(self, launch: Launch, operands: Sequence[Any], stream: int, queued: list[Any]) -> None:
+        """Queue a kernel that adds a chunk; `queued` gets one entry more in the same step."""
         self._make_room(launch.added, stream)
         arguments = filled(launch.arguments, launch.places, operands)
         arguments[launch.state] = self.address
-        launch.function.launch(launch.blocks, stream, arguments)
+        launch.function.launch(launch.blocks, stream, arguments, queued)
 
     def _make_room(self, added: int, stream: int) -> None:
         """Carry if need be, before a stream adds so many elements to a slot."""

@@ -10,6 +10,7 @@ import ctypes
 import struct
 import threading
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -110,11 +111,17 @@ class Function:
         self._address = self._pointers.ctypes.data
         self._lock = threading.Lock()
 
-    def launch(self, blocks: int, stream: int, words: Sequence[Any]) -> None:
-        """Queue the kernel; `words` are its arguments as `compiling.layout` has them."""
+    def launch(self, blocks: int, stream: int, words: Sequence[Any], queued: list[Any] | None = None) -> None:
+        """Queue the kernel; `words` are its arguments as `compiling.layout` has them.
+
+        `queued` gets one entry more in the same step, between whose parts no KeyboardInterrupt can come.
+        """
+        queued = [] if queued is None else queued
         with self._lock:
             self._pack(self._arguments, 0, *words)
-            error = cu.cuLaunchKernel(self._handle, blocks, 1, 1, self._threads, 1, 1, 0, stream, self._address, 0)
+            call = self._handle, blocks, 1, 1, self._threads, 1, 1, 0, stream, self._address, 0
+            queued.extend(starmap(cu.cuLaunchKernel, (call,)))
+            error = queued[-1]
         _checked(error)
 
 

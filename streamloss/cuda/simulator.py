@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from itertools import starmap
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,13 +134,14 @@ class Function:
         self._kernel, self._signature, self._threads = cuda.jit(source), signature, threads
         self._struct = struct.Struct(compiling.layout(signature))
 
-    def launch(self, blocks: int, stream: int, words: Sequence[Any]) -> None:
+    def launch(self, blocks: int, stream: int, words: Sequence[Any], queued: list[Any] | None = None) -> None:
         """Run the kernel; its arguments go through the words that the driver would copy."""
+        queued = [] if queued is None else queued
         left = list(self._struct.unpack(self._struct.pack(*words)))
         arguments = _arguments(self._signature, left)
         assert not left
         with _lock:
-            self._kernel[blocks, self._threads](*arguments)
+            queued.extend(starmap(self._kernel[blocks, self._threads], (arguments,)))
 
 
 def _arguments(signature: tuple[Any, ...], left: list[Any]) -> tuple[Any, ...]:

@@ -173,14 +173,13 @@ def laid_out(device: Device, operands: Sequence[Any]) -> Layout:
 def launch(partial: Partial, loss: Loss, operands: Views, omit: bool, stream: int) -> None:
     """Queue the kernels that add a chunk to a partial state: all of them, or none."""
     launches = plan(partial.device, loss, operands, omit, partial.words)
-    queued = 0
+    queued: list[Any] = []
     try:
         for one in launches:
-            partial.queue(one, operands, stream)
-            queued += 1
+            partial.queue(one, operands, stream, queued)
     except KeyboardInterrupt:
-        for one in launches[queued:] if queued else ():  # what is queued cannot be taken back
-            partial.queue(one, operands, stream)
+        for one in launches[len(queued) :] if queued else ():  # what is queued cannot be taken back
+            partial.queue(one, operands, stream, queued)
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from .table import largest
 
 MOST_DRAWN = 40  # groups: those with the most elements
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes
+LETTERS = 105  # of a line below the title
 GREY, INK = "#6b6b6b", "#222222"
 SETTLED = 0.02  # of the rows: before them the loss jumps about, and would stretch the axis
 
@@ -52,9 +54,10 @@ def draw(results: Results, history: History | None, reduction: Reduction, kind: 
 
 
 def _title(axes: Axes, title: str, subtitle: str) -> None:
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=12, pad=22)
+    lines = textwrap.wrap(subtitle, LETTERS)
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=12, pad=10 + 12 * len(lines))
     axes.annotate(
-        subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY
+        "\n".join(lines), (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY
     )
 
 
@@ -82,7 +85,7 @@ def _running(axes: Axes, results: Results, history: History) -> None:
     axes.legend(frameon=False, loc="best")
     counts = total(results.first)
     skipped = f", {counts.skipped_count:,} skipped" if counts.skipped_count else ""
-    subtitle = f"running {_words(results.first.reduction)} with its standard error; {counts.count:,} elements{skipped}"
+    subtitle = f"running {results.first.reduction} with its standard error; {counts.count:,} elements{skipped}"
     _title(axes, repr(results.first.loss), subtitle)
 
 
@@ -93,16 +96,17 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
     for i, (name, accumulators) in enumerate(bars.items()):
         places = [row - 0.4 + (i + 0.5) * height for row in range(len(labels))]
         values = [accumulator.result(reduction) for accumulator in accumulators]
-        errors = [accumulator.standard_error(reduction) if accumulator.stderr else 0.0 for accumulator in accumulators]
-        widths, errors = [_finite(value, 0.0) for value in values], [_finite(error, 0.0) for error in errors]
+        widths = [_finite(value, 0.0) for value in values]
         for place, value in zip(places, values, strict=True):
             if not math.isfinite(value):  # has no bar
                 axes.text(0, place, f" {value}", va="center", fontsize=8, color=GREY)
         colour = COLOURS[i % len(COLOURS)]
         axes.barh(places, widths, 0.92 * height, color=colour, alpha=0.85, label=name)
-        axes.errorbar(
-            widths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.2, capsize=min(3.0, 14 * height)
-        )
+        if results.first.stderr:
+            errors = [_finite(accumulator.standard_error(reduction)) for accumulator in accumulators]
+            axes.errorbar(
+                widths, places, xerr=errors, fmt="none", ecolor=INK, elinewidth=1.2, capsize=min(3.0, 14 * height)
+            )
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
@@ -112,7 +116,7 @@ def _bars(figure: Figure, axes: Axes, results: Results, reduction: Reduction) ->
     right.set_yticks(range(len(labels)), [f"{count:,}" for count in counts], color=GREY, fontsize=8)
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
-    subtitle = f"{_words(reduction)} with its standard error; elements on the right"
+    subtitle = f"{reduction}{' with its standard error' if results.first.stderr else ''}; elements on the right"
     if isinstance(results.first, GroupedAccumulator):
         if len(results.first) > len(labels):
             subtitle += f"; the {len(labels)} largest of {len(results.first):,} groups"
@@ -157,8 +161,3 @@ def _sortable(value: float) -> float:
 def _label(key: Any) -> str:
     text = ", ".join("(null)" if part is None else str(part) for part in parts(key))
     return (text if len(text) <= 32 else text[:31] + "…").replace("$", r"\$")
-
-
-def _words(reduction: Reduction) -> str:
-    names: dict[Reduction, str] = {Reduction.SUM: "sum", Reduction.MEAN: "weighted mean"}
-    return names.get(reduction, "mean")

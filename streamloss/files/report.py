@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..accumulator import Accumulator
+from ..exact import NAN, NEGATIVE_INFINITY, POSITIVE_INFINITY, TERMS
 from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
 from .results import AnyAccumulator, Results
@@ -23,6 +24,11 @@ REDUCTIONS = tuple(reduction for reduction in Reduction if reduction is not Redu
 def total(accumulator: AnyAccumulator) -> Accumulator:
     """Return the accumulator of all groups together."""
     return accumulator.total() if isinstance(accumulator, GroupedAccumulator) else accumulator
+
+
+def nonfinite_count(accumulator: Accumulator) -> int:
+    """Return how many terms are NaN or infinite: why a result is, where no element has been skipped."""
+    return sum(int(accumulator.state[TERMS + word]) for word in (NAN, POSITIVE_INFINITY, NEGATIVE_INFINITY))
 
 
 def key_names(results: Results) -> tuple[str, ...]:
@@ -68,6 +74,8 @@ def _numbers(accumulator: Accumulator, reductions: Sequence[Reduction]) -> dict[
         "weight_sum": _number(accumulator.weight_sum),
         "results": {str(reduction): _number(accumulator.result(reduction)) for reduction in reductions},
     }
+    if lost := nonfinite_count(accumulator):
+        numbers["nonfinite_count"] = lost
     if accumulator.stderr:
         errors = {str(reduction): _number(accumulator.standard_error(reduction)) for reduction in reductions}
         numbers["standard_errors"] = errors

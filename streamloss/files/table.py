@@ -13,10 +13,11 @@ from rich.text import Text
 from ..accumulator import Accumulator
 from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
-from .report import key_names, parts
+from .report import key_names, nonfinite_count, parts
 from .results import Results
 
-NARROWEST = 80  # columns: a number is never cut short, whatever the terminal
+NARROWEST = 80  # columns
+WIDEST = 1_000_000  # columns: no key and no number is cut short, whatever the terminal
 MOST_SHOWN = 60  # groups: those with the most elements
 
 
@@ -32,9 +33,9 @@ def _show_reductions(results: Results, reductions: Sequence[Reduction], rate: fl
     accumulators = cast(list[Accumulator], list(results.accumulators.values()))
     several = len(accumulators) > 1
     table = _table()
-    table.add_column(repr(results.first.loss) if several else "")
+    table.add_column(repr(results.first.loss) if several else "", no_wrap=True)
     for name in results.accumulators:
-        table.add_column(Text(name if several else repr(results.first.loss)), justify="right", no_wrap=True)
+        table.add_column(_name(name if several else repr(results.first.loss)), justify="right", no_wrap=True)
     for reduction in reductions:
         table.add_row(str(reduction), *(repr(accumulator.result(reduction)) for accumulator in accumulators))
         if results.first.stderr:
@@ -45,6 +46,9 @@ def _show_reductions(results: Results, reductions: Sequence[Reduction], rate: fl
     table.add_row("elements", *(f"{accumulator.count:,}" for accumulator in accumulators))
     table.add_row("with nonzero weight", *(f"{accumulator.nonzero_count:,}" for accumulator in accumulators))
     table.add_row("skipped (NaN or null)", *(f"{accumulator.skipped_count:,}" for accumulator in accumulators))
+    lost = [nonfinite_count(accumulator) for accumulator in accumulators]
+    if any(lost):
+        table.add_row("terms NaN or infinite", *(f"{count:,}" for count in lost))
     if rate is not None:
         table.add_row("rows per second", f"{rate:,.0f}", *[""] * (len(accumulators) - 1))
     _print(table)
@@ -55,9 +59,9 @@ def _show_groups(results: Results, reduction: Reduction) -> None:
     first = next(iter(accumulators.values()))
     table = _table()
     for name in key_names(results):
-        table.add_column(Text(name))
+        table.add_column(_name(name), no_wrap=True)
     for name in accumulators:
-        table.add_column(Text(str(reduction) if len(accumulators) == 1 else name), justify="right", no_wrap=True)
+        table.add_column(_name(str(reduction) if len(accumulators) == 1 else name), justify="right", no_wrap=True)
         if first.stderr:
             table.add_column("standard error", justify="right", no_wrap=True)
     table.add_column("elements", justify="right", no_wrap=True)
@@ -91,7 +95,12 @@ def _numbers(accumulators: Sequence[Accumulator], reduction: Reduction) -> list[
 
 
 def _key(part: Any) -> Text:
-    return Text("(null)", style="italic") if part is None else Text(str(part))
+    return Text("(null)", style="italic") if part is None else _name(str(part))
+
+
+def _name(text: str) -> Text:
+    """Return a name or a key without what a terminal would take for commands or ends of lines."""
+    return Text("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text))
 
 
 def _table() -> Table:
@@ -100,6 +109,7 @@ def _table() -> Table:
 
 def _print(*lines: Any) -> None:
     console = Console()
-    console.width = max(console.width, NARROWEST, *(console.measure(line).maximum for line in lines))
+    wide = console.options.update(width=WIDEST)
+    console.width = max(console.width, NARROWEST, *(console.measure(line, options=wide).maximum for line in lines))
     for line in lines:
         console.print(line, soft_wrap=isinstance(line, Text))
