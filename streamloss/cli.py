@@ -50,8 +50,12 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
     names = [str(reduction) for reduction in report.REDUCTIONS]
     for option in (
         click.option("--csv", "as_csv", is_flag=True, help="Print CSV: a row for each prediction and group."),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object; NaN is null."),
-        click.option("--reduction", type=click.Choice(names), help="Print this result only; otherwise all."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object; NaN is null, infinity 1e999."),
+        click.option(
+            "--reduction",
+            type=click.Choice(names),
+            help="Print this result only; default: all, in a table of groups one.",
+        ),
     ):
         command = option(command)
     return command
@@ -99,6 +103,9 @@ def score(
     **options: Any,
 ) -> None:
     """Score columns of tables (files, folders, globs or URLs), or array files.
+
+    A COLUMN is a name or an expression of SQL over columns. Tables are Parquet, CSV, TSV, NDJSON (plain, .gz, .zst) and
+    Arrow; arrays are .npy files, or those in .npz, HDF5 and Zarr: FILE.h5:/NAME.
 
     \b
     streamloss score flights.parquet --labels arr_delay --predictions dep_delay
@@ -170,10 +177,12 @@ def show(file: str, as_json: bool, as_csv: bool, reduction: str | None) -> None:
 
 @command.command()
 @click.option("--loss", "losses", multiple=True, metavar="NAME", help="May be repeated; default: squared_error.")
-def warmup(losses: tuple[str, ...]) -> None:
+@click.option("--by", is_flag=True, help="Those for groups, too.")
+@click.option("--stderr", is_flag=True, help="Those for standard errors, too.")
+def warmup(losses: tuple[str, ...], by: bool, stderr: bool) -> None:
     """Compile the usual kernels into the cache folder (NUMBA_CACHE_DIR), for the image of a container."""
     begin = time.perf_counter()
-    compile_ahead(losses or ("squared_error",))
+    compile_ahead(losses or ("squared_error",), groups=by, stderr=stderr)
     click.echo(f"ready after {time.perf_counter() - begin:.1f} s: {', '.join(losses) or 'squared_error'}")
 
 
@@ -275,7 +284,8 @@ def main() -> None:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             _forget_output()
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        where = error.filename or ("standard output" if error.errno == errno.ENOSPC else "")
+        _fail(f"{where}: {error.strerror}" if where else error.strerror or str(error))
     except (ValueError, TypeError, ImportError) as error:
         _fail(str(error))
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .accumulator import Accumulator
+from .grouped import GroupedAccumulator
 from .losses import Formula, Loss
 from .mergeable import NanPolicy
 
@@ -18,6 +19,8 @@ def warmup(
     *,
     dtypes: Iterable[npt.DTypeLike] = (np.float32, np.float64),
     nan: NanPolicy | Iterable[NanPolicy] = ("propagate", "omit"),
+    groups: bool = False,
+    stderr: bool = False,
 ) -> None:
     """Compile the usual kernels into Numba's cache folder: for the image of a container, or before time counts.
 
@@ -33,6 +36,10 @@ def warmup(
         Of labels, predictions and weights.
     nan : {"omit", "propagate", "raise"} or iterable of them, default ("propagate", "omit")
         `score` and the command use "omit", `Accumulator` "propagate".
+    groups : bool, default False
+        Whether to compile updates by keys, of text and of whole numbers, too.
+    stderr : bool, default False
+        Whether to compile what `standard_error()` needs, too.
 
     Examples
     --------
@@ -43,7 +50,11 @@ def warmup(
     several = [losses] if isinstance(losses, (str, Loss)) or callable(losses) else list(losses)
     policies = [nan] if isinstance(nan, str) else list(nan)
     for loss, dtype, policy in itertools.product(several, list(dtypes), policies):
-        accumulator = Accumulator(loss, nan=policy)
         one = np.ones(1, dtype)
-        accumulator.update(one, one).update(one, one, one).update(1.0, 1.0)
-        _ = accumulator + accumulator
+        for errors in (False, True) if stderr else (False,):
+            accumulator = Accumulator(loss, nan=policy, stderr=errors)
+            accumulator.update(one, one).update(one, one, one).update(1.0, 1.0)
+            _ = accumulator + accumulator
+            for key in ("", 0) if groups else ():
+                grouped = GroupedAccumulator(loss, nan=policy, stderr=errors)
+                grouped.update(one, one, by=[key]).update(one, one, one, by=[key])

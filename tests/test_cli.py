@@ -442,7 +442,7 @@ def test_a_full_output_is_one_line(flights_path):
         command = [sys.executable, "-m", "streamloss", "score", str(flights_path), *FLIGHTS, "--json"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "streamloss: No space left on device\n"
+    assert done.stderr == "streamloss: standard output: No space left on device\n"
 
 
 @pytest.fixture
@@ -722,3 +722,40 @@ def test_warmup_compiles_into_the_cache_folder(tmp_path):
     assert "absolute_error" in done.stdout
     assert len(list(tmp_path.rglob("*accumulate*.nbc"))) >= 8
     assert process("warmup", "--loss", "mse").returncode == 2
+
+
+def test_warmup_leaves_little_to_compile_for_groups_and_standard_errors(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    assert process("warmup", "--by", "--stderr", env=environment).returncode == 0
+    before = {path.name for path in tmp_path.rglob("*.nbc")}
+    pl.DataFrame({"y": [1.0, 2.0], "p": [1.0, 1.0], "s": ["a", "b"], "n": [1, 2]}).write_parquet(tmp_path / "t.parquet")
+    for key in ("s", "n"):
+        options = ["--labels", "y", "--predictions", "p", "--by", key, "--stderr"]
+        assert process("score", str(tmp_path / "t.parquet"), *options, env=environment).returncode == 0
+    new = {path.name for path in tmp_path.rglob("*.nbc")} - before
+    assert all("coding" in name for name in new), new  # the codes of text, which only files need
+
+
+def test_tables_are_as_wide_as_they_must_be(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "40")
+    key = "a key that is rather long"
+    pl.DataFrame({"y": [1.0, 1 / 3], "p": [0.0, 0.0], "k": [key, "a\nb\x1b[31m"]}).write_parquet("t.parquet")
+    several = [part for i in range(5) for part in ("--predictions", f"p + {i} / 3.0")]
+    shown = run("score", "t.parquet", "--labels", "y", *several, "--by", "k", "--stderr").stdout.splitlines()
+    assert len(shown) == 5
+    assert shown[2].startswith(r"a\nb\x1b[31m  ")
+    assert shown[3].startswith(key + "  ")
+    assert "…" not in "".join(shown)
+    shown = run("score", "t.parquet", "--labels", "y", *several).stdout.splitlines()
+    assert [line.split("  ")[0] for line in shown[1:3]] == ["sum", "mean"]
+    assert "…" not in "".join(shown)
+
+
+def test_terms_that_are_not_finite_are_told(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"y": [1.0, -2.0, 3.0], "p": [0.0] * 3}).write_parquet("t.parquet")
+    arguments = ["score", "t.parquet", "--labels", "y", "--predictions", "p", "--loss", "squared_log_error"]
+    assert "terms NaN or infinite" in run(*arguments).stdout
+    assert json.loads(run(*arguments, "--json").stdout)["nonfinite_count"] == 1
+    assert "infinite" not in run(*arguments[:-2]).stdout

@@ -1378,6 +1378,29 @@ def test_a_time_in_an_array_is_the_same_key(tmp_path, unit):
         assert [found.keys[code] for code in found.codes] == keys
 
 
+LATER = {  # after 20,000 records with the key 501
+    "fractions": ("501.5", "k", {501: 20_000.0, 501.5: 1.0}),
+    "an exponent": ("1e3", "k", {501: 20_000.0, 1000: 1.0}),
+    "a leading zero": ("00501", "k", {501: 20_001.0}),
+    "a leading zero, as text": ("00501", "CAST(k AS TEXT)", {"00501": 1.0, "501": 20_000.0}),
+    "text, as text": ("abc", 'cast("k" as varchar)', {"501": 20_000.0, "abc": 1.0}),
+    "text": ("abc", "k", "line 20002 of .*could not parse `abc`"),
+    "too large beside fractions": (f"{2**60}\n3,4,1.5", "k", "is not below 2.*53"),
+}
+
+
+@pytest.mark.parametrize("case", LATER)
+def test_keys_of_csv_that_begin_as_whole_numbers(tmp_path, case):
+    later, by, expected = LATER[case]
+    path = tmp_path / "t.csv"
+    path.write_text("y,p,k\n" + "1,2,501\n" * 20_000 + f"3,4,{later}\n")
+    if isinstance(expected, dict):
+        assert streamloss.score(path, labels="y", predictions="p", by=by).result("sum") == expected
+    else:
+        with pytest.raises(ValueError, match=expected):
+            streamloss.score(path, labels="y", predictions="p", by=by)
+
+
 # --------------------------------------------------------------------------------- URLs
 
 

@@ -42,8 +42,8 @@ class Bar:
         if self._begin is None:
             self._begin, self._first = now, progress.rows
         if now >= self._next:
-            losses = [f"{total(each).result():.6g}" for each in progress.results.accumulators.values()]
-            self._loss = "loss " + " ".join(losses)
+            totals = [total(each) for each in progress.results.accumulators.values()]
+            self._loss = "loss " + " ".join(f"{each.result():.6g}" for each in totals) if totals[0].count else ""
             self._next = now + max(SECONDS, PAUSE * (time.monotonic() - now))
         rate = (progress.rows - self._first) / max(now - self._begin, 1e-3)
         parts = [f"{progress.rows:,} rows", f"{rate:,.0f}/s"]
@@ -52,4 +52,6 @@ class Bar:
         done, all_of_it = progress.rows, progress.all_rows
         if all_of_it is None and progress.all_bytes is not None:
             done, all_of_it = progress.bytes, progress.all_bytes
-        self._bars.update(self._task, completed=done, total=all_of_it, description=", ".join([*parts, self._loss]))
+        self._bars.update(
+            self._task, completed=done, total=all_of_it, description=", ".join(filter(None, [*parts, self._loss]))
+        )

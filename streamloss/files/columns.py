@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import polars as pl
 import polars.selectors as cs
 
+from .formats import ARRAYS, ending
 from .names import near
 from .source import Columns
 
@@ -62,7 +63,8 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
         empty = pl.DataFrame(schema={root: schema[root] for root in roots})
         dtype = empty.select(expression.alias("x")).schema["x"]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}") from error
+        hint = "; files of arrays are scored without a file before them" if ending(text, ARRAYS) else ""
+        raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}{hint}") from error
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype.base_type() in KEYS)):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")

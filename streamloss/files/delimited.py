@@ -23,6 +23,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 INFERRED = 10_000  # records at the beginning, from which types are inferred
 UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
 
+AS_TEXT = re.compile(r'\s*CAST\s*\(\s*(?:"([^"]+)"|(\w+))\s+AS\s+(?:TEXT|VARCHAR|STRING)\s*\)\s*', re.IGNORECASE)
+
 # What writers of CSV put for a missing number, and NaN as C prints it.
 MISSING = ["", "NA", "N/A", "n/a", "#N/A", "<NA>", "NULL", "null", "None", "nan", "-nan"]
 
@@ -50,8 +52,9 @@ class Delimited(Text):
     def prepare(self, columns: Columns) -> None:
         """Settle the types: numbers with leading zeros are text where they are only keys."""
         numbers = [name for role, name in wanted(columns) if role != "by"]
-        text = dict.fromkeys((name for name in columns.by if name in self._padded and name not in numbers), pl.String())
-        self.schema = pl.Schema({**self.schema, **text})
+        asked = [match[1] or match[2] for match in map(AS_TEXT.fullmatch, columns.by) if match is not None]
+        text = [name for name in columns.by if name in self._padded] + [name for name in asked if name in self.schema]
+        self.schema = pl.Schema({**self.schema, **{name: pl.String() for name in text if name not in numbers}})
         super().prepare(columns)
 
     def _check_numbers(self, role: str, name: str) -> None:

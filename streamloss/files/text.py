@@ -84,10 +84,18 @@ class Text(ABC):
         """Yield the records from an offset on."""
         numbers = columns.numbers
         types = pl.Schema({name: _type(dtype, name in numbers) for name, dtype in self.schema.items()})
+        keys = {root for column in columns.columns if column.role == "by" for root in column.roots} - set(numbers)
+        wider = {name: pl.Float64() for name in keys if types[name].is_integer()}
         inner = self._parser(columns, types)
+        with_fractions = self._parser(columns, pl.Schema({**types, **wider})) if wider else inner
 
         def parse(data: bytes) -> pl.DataFrame:
-            frame = inner(data)
+            try:
+                frame = inner(data)
+            except ERRORS:  # whole numbers at the beginning say nothing about what follows
+                if not wider:
+                    raise
+                frame = with_fractions(data)
             for place, column in enumerate(columns.columns):
                 if column.role == "by" and frame[str(place)].dtype.is_float():
                     _check_whole(frame[str(place)], column.text)
