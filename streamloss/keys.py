@@ -74,8 +74,8 @@ def columns_of(by: Any) -> list[Any] | None:
         if not by:
             raise ValueError("by must have at least one column of keys, got an empty tuple")
         return list(by)
-    if getattr(by, "ndim", 1) == 2 and hasattr(by, "columns"):
-        return [by[name] for name in by.columns]
+    if len(getattr(by, "shape", ())) == 2 and hasattr(by, "columns"):  # of pandas, Polars or Arrow
+        return [by[name] for name in getattr(by, "column_names", by.columns)]
     return None
 
 

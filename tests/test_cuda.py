@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from streamloss import Accumulator, GroupedAccumulator, compute_weighted_loss, mean_squared_error
 from streamloss.keys import Coded
 from tests.backend import BLOCK, SIMULATED, DeviceArray, adding_on, examples
+from tests.interrupts import at_every_step
 from tests.strategies import SIZES, chunks, floats
 from tests.test_arrays import fortran, full, patterns, permuted, reversed_, strided
 
@@ -440,6 +441,27 @@ def test_an_update_of_many_pieces_lands_whole_or_not_at_all(monkeypatch):
     expected = Accumulator().update(labels, predictions)
     assert accumulator == expected
     assert accumulator.update(labels, predictions) == expected.update(labels, predictions)
+
+
+@on_cuda
+@pytest.mark.parametrize("where", ["launch", "queue"])
+def test_an_update_of_several_launches_lands_whole_or_not_at_all(where):
+    """Interrupted before each instruction in turn."""
+    from streamloss.cuda import devices, updates
+
+    code = {"launch": updates.launch, "queue": devices.Partial.queue}[where].__code__
+    labels, predictions = on_device(numbers(3, 0)), on_device(numbers(3, 1))
+    whole, empty = Accumulator(stderr=True).update(labels, predictions), Accumulator(stderr=True)
+    made = []
+
+    def update():
+        made.append(Accumulator(stderr=True))
+        made[-1].update(labels, predictions)
+
+    outcomes = [made[-1] == whole for _ in at_every_step(code, update)]
+    assert all(each in (whole, empty) for each in made)
+    assert True in outcomes
+    assert False in outcomes
 
 
 # ------------------------------------------------------------------------------------------------ refusals

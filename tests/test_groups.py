@@ -10,7 +10,9 @@ from collections import deque
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -323,6 +325,12 @@ def test_kinds_of_keys(case):
     back = GroupedAccumulator.from_bytes(grouped.to_bytes())
     assert back == grouped
     assert back.keys() == grouped.keys()
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
+def test_a_frame_is_several_columns(frame):
+    grouped = GroupedAccumulator().update([1.0, 2.0], [0.0, 0.0], by=frame({"k": ["x", "y"], "n": [7, None]}))
+    assert grouped.result("sum") == {("x", 7): 1.0, ("y", None): 4.0}
 
 
 def test_keys_are_the_same_whatever_dtype_nulls_made_of_them():

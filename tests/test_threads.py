@@ -24,6 +24,7 @@ from streamloss import Accumulator, _jit, _threads
 from streamloss.formulas import compiled_form
 from streamloss.intrinsics import not_inlined
 from streamloss.losses import LOSSES
+from tests.interrupts import at_every_step
 
 # Rows that single-threaded and shared updates of the parent process and of all others add up.
 ROWS = """
@@ -260,6 +261,26 @@ def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch, swal
     else:
         raise AssertionError("no helper was waited for")
     assert len(begun) == len(ended)
+
+
+def test_an_interrupt_at_any_moment_is_raised_when_no_thread_writes_any_more():
+    """Before each instruction of `share` in turn."""
+    busy = []
+
+    def work(drawn):
+        for _ in drawn:
+            busy.append(None)
+            try:
+                time.sleep(0.003)
+            finally:
+                busy.pop()
+
+    streamloss.set_num_threads(2)
+    _threads.share(range(2), work)  # the worker has started
+    steps = 0
+    for steps in at_every_step(_threads.share.__code__, lambda: _threads.share(range(2), work)):  # noqa: B007 - its last
+        assert not busy
+    assert steps > 100
 
 
 def test_updates_go_on_while_another_thread_keeps_the_gil():

@@ -48,8 +48,8 @@ def host(value: Any) -> Any:
     if not isinstance(value, torch.Tensor) or not value.is_cpu:
         return value
     if value.dtype in HALVES:
-        return value.detach().float().numpy() if value.numel() <= PIECE else value
-    return value.detach().numpy()
+        return value.detach().resolve_neg().float().numpy() if value.numel() <= PIECE else value
+    return value.detach().resolve_neg().numpy()
 
 
 def has_kernels(device: torch.device) -> bool:
