@@ -499,6 +499,8 @@ def make_files(folder):
     (folder / "empty.csv").write_text("")
     (folder / "empty.parquet").write_bytes(b"")
     (folder / "header.csv").write_text("y,p\n")
+    (folder / "semicolons.csv").write_text("y;p\n1;2\n")
+    (folder / "spaces.csv").write_text("y, p\n1,2\n")
     (folder / "text.csv").write_text("y,p\n1,2\nx,3\n")
     (folder / "late.csv").write_text("y,p\n" + "1,2\n" * 20_000 + "oops,2\n")
     (folder / "ragged.csv").write_text("y,p\n" + "1,2\n" * 20 + "1,2,3,4\n")
@@ -518,6 +520,7 @@ def make_files(folder):
     Accumulator("huber").update([1.0], [2.0]).save(folder / "huber.slstate")
     Accumulator(stderr=True).update([1.0], [2.0]).save(folder / "stderr.slstate")
     Accumulator(lambda y, p: y - p).update([1.0], [2.0]).save(folder / "own.slstate")
+    Accumulator(nan="omit").update([1.0], [2.0]).save(folder / "omit.slstate")
     GroupedAccumulator().update([1.0], [2.0], by=["k"]).save(folder / "g.slstate")
     GroupedAccumulator().update([1.0], [2.0], by=[1]).save(folder / "number.slstate")
     two = {"a": Accumulator(), "b": Accumulator()}
@@ -645,6 +648,13 @@ WRONG = {
     ),
     "merge other predictions": (["merge", "two.slstate", "a.slstate"], "the predictions differ"),
     "merge twice the same": (["merge", "a.slstate", "./a.slstate"], "./a.slstate is given twice"),
+    "merge other nan": (["merge", "omit.slstate", "a.slstate"], "nan differs: omit here, propagate there"),
+    "semicolons": (["score", "semicolons.csv", *Y, *P], "has: y;p (are its fields separated by ';'?"),
+    "spaces in names": (["score", "spaces.csv", *Y, *P], "it has: y, ' p'"),
+    "arrays after a file": (
+        ["score", "t.parquet", "--labels", "y.npy", *P],
+        "files of arrays are scored without a file",
+    ),
     "merge a user's function": (["merge", "own.slstate"], "own.slstate: the data is of a user's function <lambda>"),
     "merge to nowhere": (["merge", "a.slstate", "-o", "no/a"], "cannot write no/a: there is no folder no"),
     "show a missing file": (["show", "missing"], "missing: No such file or directory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -111,7 +112,9 @@ def _row_by_row(expression: pl.Expr) -> bool:
 def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, reason: str = "") -> ValueError:
     hint = near(column, schema.names())
     within = "" if text == column else f", used in {text!r}"
-    has = ", ".join(schema.names())
+    has = ", ".join(name if name == name.strip() else repr(name) for name in schema.names())
+    if len(schema) == 1 and (other := re.search(r"[;\t|]", has)):
+        has += f" (are its fields separated by {other[0]!r}? CSV has commas here, and TSV tabs)"
     return ValueError(f"{name} has no column {column!r} for {role}{within}{hint}{reason}; it has: {has}")
 
 

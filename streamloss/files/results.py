@@ -65,6 +65,8 @@ class Results(NamedTuple):
             )
         if self.by != other.by or type(self.first) is not type(other.first):
             raise ValueError(f"the groups differ: {self.groups} here, {other.groups} there")
+        if self.first.nan != other.first.nan:  # of one, NaN was left out, and of the other it was added
+            raise ValueError(f"nan differs: {self.first.nan} here, {other.first.nan} there")
         for name, accumulator in self.accumulators.items():
             accumulator.merge(other.accumulators[name])  # type: ignore[arg-type]  # of the same type, as was checked
 
