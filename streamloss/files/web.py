@@ -91,10 +91,20 @@ class Body:
         """Ask for all bytes from here on."""
         request = urllib.request.Request(self._url, headers={"Range": f"bytes={self._at}-"})
         answer = urllib.request.urlopen(request, timeout=WAIT)
-        if answer.status != PARTIAL or any(answer.headers[name] != self._head.get(name) for name in VERSION):
-            answer.close()
-            raise ValueError(f"{self._url} was changed while it was read")
-        return answer
+        known = (name for name in VERSION if name in self._head and name in answer.headers)
+        if answer.status != PARTIAL and self._at:
+            error = no_ranges(self._url)
+        elif any(answer.headers[name] != self._head[name] for name in known):
+            error = ValueError(f"{self._url} was changed while it was read")
+        else:
+            return answer
+        answer.close()
+        raise error
+
+
+def no_ranges(url: str) -> ValueError:
+    """Return the error for a server that cannot send a part of a file."""
+    return ValueError(f"the server of {url} does not support range requests, by which files are read")
 
 
 def suffixes(url: str) -> list[str]:
@@ -117,7 +127,7 @@ def head(url: str) -> dict[str, str]:
         if int(found.get("content-length") or 0) > 1:
             with urllib.request.urlopen(probe, timeout=WAIT) as answer:
                 if answer.status != PARTIAL:
-                    raise ValueError(f"the server of {url} does not support range requests, by which files are read")
+                    raise no_ranges(url)
         return found
     except OSError as error:
         raise OSError(f"{url} cannot be reached: {error}") from error
