@@ -11,7 +11,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -111,16 +111,20 @@ def plain_keys(column: Any) -> Any:
 
     NumPy makes floats of integers beside nulls, and takes time zones away.
     """
-    library = type(column).__module__.partition(".")[0]
-    if library == "pandas" and getattr(column.dtype, "kind", None) in ("i", "u") and column.isna().any():
-        return np.ma.array(column.to_numpy(f"{column.dtype.kind}8", na_value=0), mask=column.isna())
-    if (library == "polars" and column.dtype.is_integer()) or (
-        library == "pyarrow" and hasattr(column, "null_count") and str(column.type).startswith(("int", "uint"))
-    ):
+    library, dtype = type(column).__module__.partition(".")[0], cast(Any, getattr(column, "dtype", None))
+    if library == "pandas" and not isinstance(dtype, np.dtype):
+        if getattr(dtype, "kind", None) in ("i", "u"):
+            return np.ma.array(column.to_numpy(f"{dtype.kind}8", na_value=0), mask=column.isna())
+        if getattr(getattr(dtype, "categories", None), "dtype", None) in ("int64", "uint64"):
+            codes = np.asarray(getattr(column, "cat", column).codes)
+            return np.ma.array(dtype.categories.to_numpy()[codes], mask=codes < 0)
+    if library == "polars" and getattr(dtype, "time_zone", None) is not None:
+        return column.dt.to_string("iso:strict").to_numpy()
+    whole = library == "polars" and hasattr(dtype, "is_integer") and dtype.is_integer()
+    whole |= library == "pyarrow" and hasattr(column, "fill_null") and str(column.type).startswith(("int", "uint"))
+    if whole:
         null = np.asarray(column.is_null())
         return np.ma.array(np.asarray(column.fill_null(0)), mask=null) if null.any() else column
-    if library == "polars" and getattr(column.dtype, "time_zone", None) is not None:
-        return column.dt.to_string("iso:strict").to_numpy()
     return column
 
 

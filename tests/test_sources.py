@@ -1150,6 +1150,7 @@ INTEGERS_BESIDE_NULLS = {
     "pandas": lambda: pd.Series(IDS, dtype="Int64"),
     "pandas, unsigned": lambda: pd.array(IDS, dtype="UInt64"),
     "pandas, Arrow": lambda: pd.Series(IDS, dtype="int64[pyarrow]"),
+    "pandas, categories": lambda: pd.Series(pd.Categorical(IDS)),
     "pandas, an index": lambda: pd.Index(pd.array(IDS, dtype="Int64")),
     "Polars": lambda: pl.Series(IDS),
     "Arrow": lambda: pa.array(IDS),
