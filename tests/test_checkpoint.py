@@ -29,7 +29,7 @@ ROWS, CHUNK = 10_000, 700
 class Arrays:
     """A source of arrays, cut into batches of another size on every pass."""
 
-    bytes = None
+    bytes, paths = None, ()
     sizes = itertools.cycle([CHUNK, 999, 64])
 
     def __init__(self, columns, identity):
