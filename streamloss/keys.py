@@ -75,7 +75,7 @@ def columns_of(by: Any) -> list[Any] | None:
             raise ValueError("by must have at least one column of keys, got an empty tuple")
         return list(by)
     if len(getattr(by, "shape", ())) == 2 and hasattr(by, "columns"):  # of pandas, Polars or Arrow
-        return [by[name] for name in getattr(by, "column_names", by.columns)]
+        return list(by.columns) if hasattr(by, "column_names") else [by[name] for name in by.columns]
     return None
 
 
@@ -113,19 +113,33 @@ def plain_keys(column: Any) -> Any:
     """
     library, dtype = type(column).__module__.partition(".")[0], cast(Any, getattr(column, "dtype", None))
     if library == "pandas" and not isinstance(dtype, np.dtype):
-        if getattr(dtype, "kind", None) in ("i", "u"):
-            return np.ma.array(column.to_numpy(f"{dtype.kind}8", na_value=0), mask=column.isna())
-        if getattr(getattr(dtype, "categories", None), "dtype", None) in ("int64", "uint64"):
-            codes = np.asarray(getattr(column, "cat", column).codes)
-            return np.ma.array(dtype.categories.to_numpy()[codes], mask=codes < 0)
-    if library == "polars" and getattr(dtype, "time_zone", None) is not None:
-        return column.dt.to_string("iso:strict").to_numpy()
-    whole = library == "polars" and hasattr(dtype, "is_integer") and dtype.is_integer()
-    whole |= library == "pyarrow" and hasattr(column, "fill_null") and str(column.type).startswith(("int", "uint"))
-    if whole:
-        null = np.asarray(column.is_null())
-        return np.ma.array(np.asarray(column.fill_null(0)), mask=null) if null.any() else column
+        return _of_pandas(column, dtype)
+    if library == "polars" and dtype is not None:
+        if getattr(dtype, "time_zone", None) is not None:
+            return column.dt.to_string("iso:strict").to_numpy()
+        if dtype.is_integer() and column.null_count():
+            if str(dtype) in ("Int128", "UInt128"):
+                return np.array(column.to_list(), object)
+            return np.ma.array(column.fill_null(0).to_numpy(), mask=column.is_null().to_numpy())
+    if library == "pyarrow" and hasattr(column, "null_count"):
+        if str(column.type).startswith("dictionary"):
+            column = column.cast(column.type.value_type)
+        if column.null_count and str(column.type).startswith(("int", "uint")):
+            return np.ma.array(np.asarray(column.fill_null(0)), mask=np.asarray(column.is_null()))
     return column
+
+
+def _of_pandas(column: Any, dtype: Any) -> Any:
+    """Return a column of a type of pandas' own as an array, if it holds integers."""
+    if getattr(dtype, "kind", None) in ("i", "u"):
+        return np.ma.array(column.to_numpy(f"{dtype.kind}8", na_value=0), mask=column.isna())
+    kind = getattr(getattr(getattr(dtype, "categories", None), "dtype", None), "kind", None)
+    if kind not in ("i", "u"):
+        return column
+    codes = np.asarray(getattr(column, "cat", column).codes)
+    values = np.zeros(len(dtype.categories) + 1, f"{kind}8")  # the last one for code -1
+    values[:-1] = dtype.categories.to_numpy(values.dtype)
+    return np.ma.array(values[codes], mask=codes < 0)
 
 
 def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
@@ -190,7 +204,8 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
         distinct, inverse = np.unique(array, return_inverse=True, equal_nan=True)
         codes, values = unite(inverse.astype(np.int32), distinct.tolist())
     elif kind in "UTO":
-        codes, values = read_objects(array.reshape(-1).tolist())
+        objects = array.reshape(-1).tolist()
+        codes, values = read_objects(_with_plain(objects) if kind == "O" else objects)
     elif kind == "M":
         codes, values = read_times(array)
     else:
@@ -219,7 +234,6 @@ def _texts_of(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of Python's objects."""
-    objects = _with_plain(objects)
     kinds = set(map(type, objects))
     if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
         raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")

@@ -50,6 +50,8 @@ def warmup(
     several = [losses] if isinstance(losses, (str, Loss)) or callable(losses) else list(losses)
     policies = [nan] if isinstance(nan, str) else list(nan)
     for loss, dtype, policy in itertools.product(several, list(dtypes), policies):
+        if groups:
+            _code_text()
         one = np.ones(1, dtype)
         for errors in (False, True) if stderr else (False,):
             accumulator = Accumulator(loss, nan=policy, stderr=errors)
@@ -58,3 +60,14 @@ def warmup(
             for key in ("", 0) if groups else ():
                 grouped = GroupedAccumulator(loss, nan=policy, stderr=errors)
                 grouped.update(one, one, by=[key]).update(one, one, one, by=[key])
+
+
+def _code_text() -> None:
+    """Compile what codes the text of files, where what reads them is installed."""
+    try:
+        import polars as pl
+
+        from .files.coding import Coder
+    except ImportError:
+        return
+    Coder().encode(pl.Series([""]))

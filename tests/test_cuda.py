@@ -446,7 +446,7 @@ def test_an_update_of_many_pieces_lands_whole_or_not_at_all(monkeypatch):
 @on_cuda
 @pytest.mark.parametrize("where", ["launch", "queue"])
 def test_an_update_of_several_launches_lands_whole_or_not_at_all(where):
-    """Interrupted before each instruction in turn."""
+    """Interrupted wherever Python looks for signals, in turn."""
     from streamloss.cuda import devices, updates
 
     code = {"launch": updates.launch, "queue": devices.Partial.queue}[where].__code__

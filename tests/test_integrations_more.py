@@ -264,12 +264,15 @@ def hinge(label, prediction):
     return max(0.0, 1.0 - sign * prediction)
 
 
+HALF, HALVES = np.float64(0.5), np.array([0.5])
 TRUTHS = {
     "a number as a condition": hinge,
     "not": lambda label, prediction: 1.0 if not label else 2.0,
     "and": lambda label, prediction: label and prediction,
     "or": lambda label, prediction: label or prediction,
     "bool": lambda label, prediction: 1.0 if bool(prediction) else 0.0,
+    "NumPy's numbers": lambda label, prediction: HALF * abs(prediction - label) + HALVES[0] / (HALF + label * label),
+    "NumPy's number in a comparison": lambda label, prediction: 1.0 if prediction > HALF else HALVES[0] - label,
     "NumPy's arithmetic": lambda label, prediction: np.abs(np.subtract(label, np.square(prediction))),
 }
 

@@ -264,7 +264,7 @@ def test_an_interrupt_is_raised_when_no_thread_writes_any_more(monkeypatch, swal
 
 
 def test_an_interrupt_at_any_moment_is_raised_when_no_thread_writes_any_more():
-    """Before each instruction of `share` in turn."""
+    """Wherever `share` looks for signals, in turn."""
     busy = []
 
     def work(drawn):
@@ -280,7 +280,7 @@ def test_an_interrupt_at_any_moment_is_raised_when_no_thread_writes_any_more():
     steps = 0
     for steps in at_every_step(_threads.share.__code__, lambda: _threads.share(range(2), work)):  # noqa: B007 - its last
         assert not busy
-    assert steps > 100
+    assert steps > 10
 
 
 def test_updates_go_on_while_another_thread_keeps_the_gil():

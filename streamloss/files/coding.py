@@ -86,7 +86,10 @@ class Coder:
         if values.dtype.kind == "M":
             coarse = np.datetime_data(values.dtype)[0] in COARSE
             return self.encode(pl.Series(values.astype("M8[us]") if coarse else values))
-        forms = [value.decode() if isinstance(value, bytes) else form(value) for value in values.tolist()]
+        objects = values.tolist()
+        if set(map(type, objects)) <= {str, type(None)}:
+            return self.encode(pl.Series(objects, dtype=pl.String))
+        forms = [value.decode() if isinstance(value, bytes) else form(value) for value in objects]
         if kind_of(forms) in ("strings", None):
             return self.encode(pl.Series(forms, dtype=pl.String))
         return np.array(forms, object)

@@ -52,8 +52,11 @@ class Delimited(Text):
     def prepare(self, columns: Columns) -> None:
         """Settle the types: numbers with leading zeros are text where they are only keys."""
         numbers = [name for role, name in wanted(columns) if role != "by"]
-        asked = [match[1] or match[2] for match in map(AS_TEXT.fullmatch, columns.by) if match is not None]
-        text = [name for name in columns.by if name in self._padded] + [name for name in asked if name in self.schema]
+        matches = {text: AS_TEXT.fullmatch(text) for text in columns.by}
+        others = " ".join(text for text, match in matches.items() if match is None)
+        asked = [match[1] or match[2] for match in matches.values() if match is not None]
+        asked = [name for name in asked if name in self.schema and not re.search(rf"\b{re.escape(name)}\b", others)]
+        text = [name for name in columns.by if name in self._padded] + asked
         self.schema = pl.Schema({**self.schema, **{name: pl.String() for name in text if name not in numbers}})
         super().prepare(columns)
 

@@ -122,7 +122,8 @@ def check_apart(written: Sequence[str], read: Sequence[str | None]) -> None:
             raise ValueError(f"cannot write {path}: it is given for two outputs")
         for source in filter(None, read):
             inside = os.path.isdir(source) and Path(os.path.realpath(source)) in Path(os.path.realpath(path)).parents
-            if inside or fnmatch.fnmatch(path, source) or (os.path.exists(path) and _same(path, source)):
+            matches = not os.path.exists(source) and fnmatch.fnmatch(path, source)
+            if inside or matches or (os.path.exists(path) and _same(path, source)):
                 raise ValueError(f"cannot write {path}: it belongs to what is read, {source}")
 
 

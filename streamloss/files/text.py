@@ -84,8 +84,11 @@ class Text(ABC):
         """Yield the records from an offset on."""
         numbers = columns.numbers
         types = pl.Schema({name: _type(dtype, name in numbers) for name, dtype in self.schema.items()})
-        keys = {root for column in columns.columns if column.role == "by" for root in column.roots} - set(numbers)
-        wider = {name: pl.Float64() for name in keys if types[name].is_integer()}
+        # A key that is no column, but computed from one, might have other text from block to block.
+        keys = [column for column in columns.columns if column.role == "by"]
+        computed = {root for column in keys if column.roots != (column.text,) for root in column.roots}
+        plain = {column.text for column in keys if column.text in types} - computed - set(numbers)
+        wider = {name: pl.Float64() for name in plain if types[name].is_integer()}
         inner = self._parser(columns, types)
         with_fractions = self._parser(columns, pl.Schema({**types, **wider})) if wider else inner
 

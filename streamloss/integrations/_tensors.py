@@ -106,7 +106,7 @@ class _Number:
         """Do what a function of NumPy's does; for all but these it would compare objects, by rules of its own."""
         if function not in UFUNCS or method != "__call__" or options:
             return NotImplemented
-        return UFUNCS[function](*arguments)
+        return UFUNCS[function](*(a if isinstance(a, (_Number, _Condition)) else float(a) for a in arguments))
 
     def __abs__(self) -> _Number:
         return _Number(abs(self.tensor), self.path)
