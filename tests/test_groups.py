@@ -327,6 +327,17 @@ def test_kinds_of_keys(case):
     assert back.keys() == grouped.keys()
 
 
+def test_a_category_that_no_row_has():
+    column = pd.Series(pd.Categorical([None, None], categories=np.array([], np.int64)))
+    assert GroupedAccumulator().update([1.0, 2.0], [0.0, 0.0], by=column).result("sum") == {None: 5.0}
+
+
+def test_a_dictionary_of_arrow_with_nulls():
+    table = pa.table({"k": pa.chunked_array([["a", None, "b"]]).dictionary_encode(), "n": [1, 1, 2]})
+    assert GroupedAccumulator().update([1.0] * 3, [0.0] * 3, by=table["k"]).keys() == [None, "a", "b"]
+    assert GroupedAccumulator().update([1.0] * 3, [0.0] * 3, by=table).keys() == [(None, 1), ("a", 1), ("b", 2)]
+
+
 @pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame, pa.table])
 def test_a_frame_is_several_columns(frame):
     grouped = GroupedAccumulator().update([1.0, 2.0], [0.0, 0.0], by=frame({"k": ["x", "y"], "n": [7, None]}))

@@ -76,6 +76,7 @@ LATE = {  # what loads optional packages
     ("files.opening", "files.tables"),
     ("files.arrays", "files.coding"),
     ("cli", "files.plot"),
+    ("warm", "files.coding"),
 }
 LATE |= {("formulas", "elementary")}  # logarithms and exponentials, for losses that have them
 # The CUDA backend, with the first device array, and in it the driver, when there is one.

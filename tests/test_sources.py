@@ -16,6 +16,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -1150,6 +1151,10 @@ INTEGERS_BESIDE_NULLS = {
     "pandas": lambda: pd.Series(IDS, dtype="Int64"),
     "pandas, unsigned": lambda: pd.array(IDS, dtype="UInt64"),
     "pandas, Arrow": lambda: pd.Series(IDS, dtype="int64[pyarrow]"),
+    "pandas, categories of its integers": lambda: pd.Series(pd.array(IDS, dtype="Int64")).astype("category"),
+    "Arrow, a dictionary": lambda: pa.array(IDS).dictionary_encode(),
+    "Arrow, chunks of a dictionary": lambda: pa.chunked_array([pa.array(IDS).dictionary_encode()]),
+    "Polars, wide": lambda: pl.Series(IDS, dtype=pl.Int128),
     "pandas, categories": lambda: pd.Series(pd.Categorical(IDS)),
     "pandas, an index": lambda: pd.Index(pd.array(IDS, dtype="Int64")),
     "Polars": lambda: pl.Series(IDS),
@@ -1382,6 +1387,8 @@ def test_a_time_in_an_array_is_the_same_key(tmp_path, unit):
 LATER = {  # after 20,000 records with the key 501
     "fractions": ("501.5", "k", {501: 20_000.0, 501.5: 1.0}),
     "an exponent": ("1e3", "k", {501: 20_000.0, 1000: 1.0}),
+    "a key computed from it": ("501.5", "CONCAT(k, 'x')", "line 20002 of .*could not parse `501.5`"),
+    "text beside a number": ("501.5", ("CAST(k AS TEXT)", "k + 1"), "line 20002 of .*could not parse `501.5`"),
     "a leading zero": ("00501", "k", {501: 20_001.0}),
     "a leading zero, as text": ("00501", "CAST(k AS TEXT)", {"00501": 1.0, "501": 20_000.0}),
     "text, as text": ("abc", 'cast("k" as varchar)', {"501": 20_000.0, "abc": 1.0}),
@@ -1411,6 +1418,7 @@ def server(tmp_path):
 
     class Handler(BaseHTTPRequestHandler):
         sent, breaks, share = 0, 0, 0.5  # bytes in all; answers still to be cut short, and to which share
+        length, most, encoding = True, 1 << 40, None  # is the length told; bytes of an answer; of the content
 
         def do_HEAD(self):
             self.answer(with_body=False)
@@ -1419,7 +1427,7 @@ def server(tmp_path):
             self.answer(with_body=True)
 
         def answer(self, with_body):
-            path = tmp_path / self.path[1:].partition("?")[0]
+            path = tmp_path / unquote(self.path[1:].partition("?")[0])
             if not path.exists():
                 self.send_error(404)
                 return
@@ -1431,11 +1439,15 @@ def server(tmp_path):
                 first, _, last = wanted.removeprefix("bytes=").partition("-")
                 first = int(first) if first else max(0, size - int(last))
                 last = min(int(last), size - 1) if last and wanted[6] != "-" else size - 1
+                last = min(last, first + Handler.most - 1)
                 data, status = data[first : last + 1], 206
             self.send_response(status)
             if wanted:
                 self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
-            self.send_header("Content-Length", str(len(data)))
+            if with_body or Handler.length:
+                self.send_header("Content-Length", str(len(data)))
+            if Handler.encoding:
+                self.send_header("Content-Encoding", Handler.encoding)
             self.send_header("Accept-Ranges", "bytes")
             self.send_header("ETag", f'"{tag}"')
             self.send_header("Last-Modified", "Sun, 22 Nov 2026 06:00:00 GMT")
@@ -1551,6 +1563,30 @@ def test_connections_that_break_are_made_anew(tmp_path, server, monkeypatch):
     server.handler.breaks, server.handler.share = 1000, 0.0
     with pytest.raises(ValueError, match=r"t.csv cannot be read: the connection ended, at byte \d+ of \d+"):
         labels(source)
+
+
+@pytest.mark.parametrize("length", [False, True])
+@pytest.mark.parametrize("fault", ["short answers", "broken connections"])
+def test_no_byte_is_lost_whatever_a_server_leaves_unsaid(tmp_path, server, monkeypatch, length, fault):
+    monkeypatch.setattr(web, "PAUSE", 0.001)
+    (tmp_path / "ä b.csv").write_text("y,p\n" + "".join(f"{i},{i * i}\n" for i in range(20_000)))
+    server.handler.length = length
+    if fault == "short answers":
+        server.handler.most = 10_000
+    else:
+        server.handler.breaks = 3
+    source = open_source(f"{server}/ä b.csv", "y", "p")
+    assert labels(source).tolist() == list(range(20_000))
+
+
+def test_texts_that_a_server_has_compressed(tmp_path, server):
+    data = "y,p\n" + "".join(f"{i},{i * i}\n" for i in range(1000))
+    (tmp_path / "t.csv").write_bytes(gzip.compress(data.encode()))
+    server.handler.encoding = "gzip"
+    assert labels(open_source(f"{server}/t.csv", "y", "p")).tolist() == list(range(1000))
+    server.handler.encoding = "br"
+    with pytest.raises(ValueError, match="comes in the encoding 'br', expected one of identity, gzip, zstd"):
+        open_source(f"{server}/t.csv", "y", "p")
 
 
 def test_a_file_that_changes_on_its_server_is_refused(tmp_path, server):
