@@ -147,8 +147,7 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
 
     Beside text NumPy would turn 1 into "1", and beside floats 2**53 and 2**53 + 1 into one number.
     """
-    column = _with_plain(column)
-    kinds = set(map(type, column))
+    column, kinds = _with_plain(column)
     if kinds == {int}:
         try:
             return read_array(np.array(column, np.int64), [])
@@ -159,11 +158,13 @@ def read_list(column: list[Any]) -> tuple[Codes, list[Any]]:
     return read_objects(column)
 
 
-def _with_plain(objects: list[Any]) -> list[Any]:
-    """Return objects with Python's own scalars in the place of NumPy's."""
-    if not any(issubclass(kind, SCALARS) for kind in set(map(type, objects))):
-        return objects
-    return [plain(value) if isinstance(value, SCALARS) else value for value in objects]
+def _with_plain(objects: list[Any]) -> tuple[list[Any], set[type]]:
+    """Return objects with Python's own scalars in the place of NumPy's, and their types."""
+    kinds = set(map(type, objects))
+    if not any(issubclass(kind, SCALARS) for kind in kinds):
+        return objects, kinds
+    objects = [plain(value) if isinstance(value, SCALARS) else value for value in objects]
+    return objects, set(map(type, objects))
 
 
 def _are_complete(codes: Codes, count: int) -> bool:
@@ -204,8 +205,7 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
         distinct, inverse = np.unique(array, return_inverse=True, equal_nan=True)
         codes, values = unite(inverse.astype(np.int32), distinct.tolist())
     elif kind in "UTO":
-        objects = array.reshape(-1).tolist()
-        codes, values = read_objects(_with_plain(objects) if kind == "O" else objects)
+        codes, values = read_objects(array.reshape(-1).tolist())
     elif kind == "M":
         codes, values = read_times(array)
     else:
@@ -234,7 +234,7 @@ def _texts_of(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of Python's objects."""
-    kinds = set(map(type, objects))
+    objects, kinds = _with_plain(objects)
     if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
         raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")
     numbering = Numbering()
