@@ -25,8 +25,8 @@ def _open_standard_streams() -> None:
             if opened != number:
                 os.dup2(opened, number)
                 os.close(opened)
-            # Open until Python ends: there is no block after which to close it.
-            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8"))  # noqa: SIM115
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, open(number, mode, encoding="utf-8"))  # noqa: SIM115  # open until Python ends
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -50,8 +50,7 @@ class Workload:
 
 
 WORKLOADS = [
-    # The options are rows of a table, of mixed types to the checker.
-    Workload(f"{dtype.__name__}{name}", dtype, **options)  # type: ignore[arg-type]
+    Workload(f"{dtype.__name__}{name}", dtype, **options)  # type: ignore[arg-type]  # rows of a table, of mixed types
     for dtype in (np.float32, np.float64)
     for name, options in {
         "": {},

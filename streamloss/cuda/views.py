@@ -188,8 +188,7 @@ class Borrowed(NamedTuple):
 
 def broadcast(name: str, array: View, shape: tuple[int, ...]) -> View:
     """Return the view with as many dimensions as `shape`, each 1 or equal; ValueError, as `broadcastable` says."""
-    # Of an array it uses ndim, shape and reshape, which a view has, too.
-    fitted: Any = broadcastable(name, array, shape)  # type: ignore[arg-type]
+    fitted: Any = broadcastable(name, array, shape)  # type: ignore[arg-type]  # it uses only what a view has, too
     return fitted
 
 

@@ -7,7 +7,6 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterable
-from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,9 +50,8 @@ class Member(Streamed):
 
     def __getitem__(self, box: tuple[Any, ...]) -> npt.NDArray[Any]:
         """Read a box that is contiguous in the file."""
-        # A box may have fewer slices than the array has axes: the other axes are read whole. No length is ever filled
-        # in by that, which the checker cannot know.
-        cuts: list[range] = [range(n)[cut] for n, cut in zip_longest(self.shape, box, fillvalue=slice(None))]  # type: ignore[arg-type]
+        whole = (slice(None),) * (len(self.shape) - len(box))  # a box may have fewer slices than the array has axes
+        cuts = [range(n)[cut] for n, cut in zip(self.shape, (*box, *whole), strict=True)]
         lengths = tuple(map(len, cuts))
         first, last = (self._place(cut[end] for cut in cuts) for end in (0, -1))
         if last - first + 1 != math.prod(lengths):

@@ -1,4 +1,4 @@
-"""Where a text lies, and reading its bytes: of a file, which may be compressed; `remote` reads those behind a URL."""
+"""Where a text lies, and reading its bytes: of a file, which may be compressed; those behind URLs: `web`, `remote`."""
 
 from __future__ import annotations
 
