@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from queue import SimpleQueue
 
+import numba
 import numpy as np
 import pytest
 from numba.core import types
@@ -21,6 +22,7 @@ from numba.core.codegen import JitEngine
 
 import streamloss
 from streamloss import Accumulator, _jit, _threads
+from streamloss.cpu.operands import read_ahead
 from streamloss.formulas import compiled_form
 from streamloss.intrinsics import not_inlined
 from streamloss.losses import LOSSES
@@ -615,6 +617,15 @@ def test_helpers_become_machine_code_in_kernels_alone(monkeypatch):
     assert _jit.Kernel(whole).compile((types.float64,), keep=False)(3.0) == 12.0
     assert "dispatcher" in vars(outer)
     assert [name for name in finished if name != "nrt"] == ["whole"]
+
+
+@pytest.mark.parametrize(("processor", "asks"), [("znver4", False), ("sapphirerapids", True), ("generic", True)])
+def test_memory_is_asked_for_unless_the_processor_does_so_well_enough(monkeypatch, processor, asks):
+    monkeypatch.setattr(numba.config, "CPU_NAME", processor)
+    function = numba.njit(lambda labels: read_ahead(labels, labels, 0))
+    signature = (types.Array(types.float32, 1, "C"),)
+    function.compile(signature)
+    assert ("llvm.prefetch" in function.inspect_llvm(signature)) == asks
 
 
 BY_LIBRARY = [sine, power, of_numpy]
