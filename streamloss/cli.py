@@ -81,7 +81,6 @@ def command() -> None:
     "--checkpoint-every",
     "every",
     type=click.FloatRange(min=0),
-    default=5.0,
     metavar="SECONDS",
     help="Least number of seconds between two checkpoints; default: 5.",
 )
@@ -97,6 +96,7 @@ def score(
     save_state: str | None,
     plot: str | None,
     threads: int | None,
+    every: float | None,
     as_json: bool,
     as_csv: bool,
     reduction: str | None,
@@ -113,6 +113,8 @@ def score(
     streamloss score --labels y.npy --predictions p.npy --weights w.npy
     """  # noqa: D301, click looks for the character itself
     shown = _checked(as_json, as_csv, reduction)
+    if every is not None and options["checkpoint"] is None:
+        raise click.UsageError("--checkpoint-every needs --checkpoint FILE: without it nothing is kept")
     state_path, plot_path = _checked_state(save_state), _checked_plot(plot)
     written = [path for path in (save_state, plot, options["losses_out"], options["checkpoint"]) if path is not None]
     arrays = [options["labels"], *options["predictions"], options["weights"]]
@@ -122,6 +124,8 @@ def score(
         set_num_threads(threads)
     if reduction is not None:
         options["reduction"] = reduction
+    if every is not None:
+        options["every"] = every
     options["history"] = history = History() if plot_path is not None and not by else None
     clock = _Clock()
     with bar.Bar() if sys.stderr.isatty() else nullcontext() as progress_bar:

@@ -595,6 +595,10 @@ WRONG = {
     "two forms": ([*T, "--json", "--csv"], "--json and --csv exclude each other"),
     "no threads": ([*T, "--threads", "0"], "0 is not in the range 1<=x<=1024"),
     "no interval": ([*T, "--checkpoint", "c", "--checkpoint-every", "-1"], "-1.0 is not in the range x>=0"),
+    "an interval of nothing": (
+        [*T, "--save-state", "s", "--checkpoint-every", "1"],
+        "--checkpoint-every needs --checkpoint FILE",
+    ),
     # outputs
     "no folder for a state": ([*T, "--save-state", "no/a"], "cannot write no/a: there is no folder no"),
     "no folder for a plot": ([*T, "--plot", "no/a.png"], "cannot write no/a.png: there is no folder no"),
