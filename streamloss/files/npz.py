@@ -18,6 +18,7 @@ from .members import chosen
 from .npy import header
 
 DISCARD = 1 << 20  # bytes that are passed over at a time
+# What zipfile raises for damaged members; NotImplementedError is for a method of compression that does not exist.
 DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 
 
