@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import streamloss
-from streamloss import Accumulator, GroupedAccumulator, keys, stored
-from streamloss.keys import Coded
+from streamloss import Accumulator, GroupedAccumulator, stored
+from streamloss.keys import Coded, numbering
 from tests.backend import examples
 from tests.strategies import chunks, cuts
 
@@ -366,7 +366,7 @@ def test_whole_numbers_wherever_they_lie(low, spread):
 @pytest.mark.parametrize("dtype", [*"bBhHiIlLqQ", ">i2", ">i4", ">u8"])
 @pytest.mark.parametrize("groups", [20, 128, 256, 900])
 def test_whole_numbers_of_many_rows_at_either_end_of_their_dtype(dtype, groups):
-    rows, bounds = 2 * keys.SLICE + 5, np.iinfo(dtype)
+    rows, bounds = 2 * numbering.SLICE + 5, np.iinfo(dtype)
     for low in {int(bounds.min), 0, 1, int(bounds.max) - groups + 1}:
         if not bounds.min <= low <= bounds.max - groups + 1:
             continue

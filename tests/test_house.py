@@ -15,12 +15,12 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_cached", "_parts", "_threads", "cpu", "cuda", "durable", "html", "intrinsics"},
-    {"_jit"},
+    {"_cached", "_parts", "_threads", "cpu", "cuda", "durable", "html", "intrinsics", "keys.foreign", "keys.forms"},
+    {"_jit", "keys.numbering"},
     {"chunks", "elementary", "exact", "losses", "cpu.operands"},
     {"arrays", "error_free", "formulas", "reduction"},
-    {"keys", "stored", "cpu.blocks", "cpu.entries", "cuda.numerics"},
-    {"cpu.squares", "cpu.weights"},
+    {"keys.columns", "stored", "cpu.blocks", "cpu.entries", "cuda.numerics"},
+    {"cpu.squares", "cpu.weights", "keys"},
     {"cpu.updates"},
     {"cuda.elements", "cpu.groups", "mergeable"},
     {"accumulator", "cuda.shares", "cuda.slots"},

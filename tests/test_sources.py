@@ -1190,7 +1190,7 @@ def test_hidden_keys_are_null(keys):
 
 def test_times_with_a_zone_are_keys_with_their_offset():
     times = pl.Series([datetime(2026, 1, 31, 9), None]).dt.replace_time_zone("Europe/Berlin")
-    for by in (times, times.to_pandas(), pl.DataFrame({"k": times})["k"]):
+    for by in (times, times.to_pandas(), times.to_arrow(), pa.chunked_array([times.to_arrow()])):
         found = streamloss.score(labels=np.arange(2), predictions=np.zeros(2), by=[by])
         assert found.keys() == [None, "2026-01-31T09:00:00+01:00"]
         assert streamloss.GroupedAccumulator().update([1, 2], [1, 2], by=by).keys() == found.keys()
