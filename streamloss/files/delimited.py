@@ -165,12 +165,12 @@ class Delimited(Text):
 
     # ------------------------------------------------------------------------------------------- lines
 
-    def _end(self, data: bytes, before: bytes = b"") -> int:
+    def _end(self, data: bytes) -> int:
         """Return the end of the last whole record: a line that ends in quotes goes on."""
         end = super()._end(data)
-        if b'"' not in data and b'"' not in before:
+        if b'"' not in data:
             return end
-        quotes = before.count(b'"') + data.count(b'"', 0, end)
+        quotes = data.count(b'"', 0, end)
         while end and quotes % 2:
             last = data.rfind(b"\n", 0, end - 1) + 1
             quotes -= data.count(b'"', last, end)

@@ -19,8 +19,8 @@ COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
 class Stream(Protocol):
     """The bytes of a text, decompressed; files are streams."""
 
-    def read(self, size: int, /) -> bytes | None:
-        """Return at most that many bytes, none at the end."""
+    def readinto(self, room: memoryview, /) -> int | None:
+        """Fill the room, or a part of it; return how many bytes came, none at the end."""
         ...
 
     def seek(self, offset: int, /) -> object:
@@ -65,12 +65,22 @@ class Local:
             yield file if compression is None else Compressed(file, compression)
 
 
-class Forward(ABC):
-    """A stream that can only be read on."""
+class Readable(ABC):
+    """A stream that gives its bytes as new objects."""
 
     @abstractmethod
     def read(self, size: int, /) -> bytes:
         """Return at most that many bytes, none at the end."""
+
+    def readinto(self, room: memoryview, /) -> int:
+        """Fill the room, or a part of it; return how many bytes came, none at the end."""
+        data = self.read(len(room))
+        room[: len(data)] = data
+        return len(data)
+
+
+class Forward(Readable):
+    """A stream that can only be read on."""
 
     def seek(self, offset: int, /) -> None:
         """Read on to an offset."""

@@ -19,13 +19,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import polars as pl
 
 from .._threads import get_num_threads
 from .columns import Selection, named, wanted
-from .origins import Origin
+from .origins import Origin, Stream
 from .part import ERRORS, Piece, readable
 from .source import Columns
 
@@ -130,16 +131,15 @@ class Text(ABC):
                 stream.seek(offset)
             while True:
                 with self._reading():
-                    data = stream.read(size) or b""
-                end = self._end(data, rest)
-                if end or (rest and not data):
-                    offset += len(rest) + end
-                    block = b"".join((header, rest, memoryview(data)[:end]))  # the only copy of what has been read
-                    yield Block(block, offset, stream.tell())
-                    rest = data[end:]
-                else:
-                    rest += data
-                if not data:
+                    text, count = _read_on(stream, size, header + rest)
+                data = text.getvalue()
+                end = self._end(data) if count else len(data)
+                rest = data[max(end, len(header)) :]
+                if end > len(header):
+                    offset += end - len(header)
+                    del data  # or cutting the text would copy it
+                    yield Block(_cut(text, end), offset, stream.tell())
+                if not count:
                     return
                 if len(rest) > LONGEST:
                     line = f"line {self._line(offset)}"
@@ -152,8 +152,8 @@ class Text(ABC):
         except (*ERRORS, OSError, EOFError) as error:
             raise readable(self.name, error) from error
 
-    def _end(self, data: bytes, before: bytes = b"") -> int:
-        """Return the end of the last whole record, which may begin in `before`; 0 if there is none."""
+    def _end(self, data: bytes) -> int:
+        """Return the end of the last whole record; 0 if there is none."""
         return data.rfind(b"\n") + 1
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
@@ -196,6 +196,24 @@ class Text(ABC):
     def _reason(self, record: bytes, error: BaseException) -> BaseException:
         """Return why a record cannot be parsed, where a format knows better than its parser."""
         return error
+
+
+def _read_on(stream: Stream, size: int, before: bytes) -> tuple[BytesIO, int]:
+    """Return what is before and at most `size` bytes of the stream, and how many these are.
+
+    What BytesIO holds is an object of bytes, which it hands out without a copy.
+    """
+    text = BytesIO(bytes(len(before) + size))
+    with text.getbuffer() as room:
+        room[: len(before)] = before
+        count = stream.readinto(room[len(before) :]) or 0
+    text.truncate(len(before) + count)
+    return text, count
+
+
+def _cut(text: BytesIO, end: int) -> bytes:
+    text.truncate(end)
+    return text.getvalue()
 
 
 def _type(dtype: Any, number: bool) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 
-from .origins import COMPRESSION, Compressed, Stream
+from .origins import COMPRESSION, Compressed, Readable, Stream
 
 WAIT = 30  # seconds for an answer
 ATTEMPTS = 4  # to read the next bytes
@@ -49,7 +49,7 @@ class Text:
             yield body if self._compression is None else Compressed(body, self._compression)
 
 
-class Body:
+class Body(Readable):
     """The bytes of a file on a web server; a connection that breaks is made anew, from the next byte on."""
 
     closed = False  # as pyarrow asks of files
