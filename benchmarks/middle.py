@@ -14,7 +14,7 @@ from streamloss.cpu import updates
 from .machine import time_short
 from .plan import Plan, Row, Rows, progress
 from .report import table
-from .workloads import Arrays, Workload
+from .workloads import Workload
 
 TITLE = "Middle sizes"
 
@@ -26,12 +26,16 @@ def run(plan: Plan) -> Rows:
         for power in plan.pick((12, 18), tuple(range(12, 23))):
             progress(f"middle: {workload.name}, {1 << power} elements")
             arrays = workload.arrays((2 << power) * np.dtype(dtype).itemsize / 1e6)
-            assert _update(arrays).result("mean") == workload.answer(arrays)
+            accumulator = streamloss.Accumulator()
+            update = partial(accumulator.update, arrays["labels"], arrays["predictions"])
             calls: dict[str, Callable[[], Any]] = {
-                "update": partial(_update, arrays),
-                "serial": partial(_serial, arrays),
-                "parallel": partial(_parallel, arrays),
+                "update": update,
+                "serial": partial(_serial, update),
+                "parallel": partial(_parallel, update),
             }
+            for call in calls.values():
+                call()
+                assert accumulator.result("mean") == workload.answer(arrays)
             seconds = time_short(calls, plan.pick(1, 15), plan.pick(1e-4, 0.01))
             yield {
                 "dtype": workload.name,
@@ -41,25 +45,21 @@ def run(plan: Plan) -> Rows:
             }
 
 
-def _update(arrays: Arrays) -> streamloss.Accumulator:
-    return streamloss.Accumulator().update(arrays["labels"], arrays["predictions"])
-
-
-def _serial(arrays: Arrays) -> None:
+def _serial(update: Callable[[], Any]) -> None:
     streamloss.set_num_threads(1)
     try:
-        _update(arrays)
+        update()
     finally:
         streamloss.set_num_threads(None)
 
 
-def _parallel(arrays: Arrays) -> None:
+def _parallel(update: Callable[[], Any]) -> None:
     """With the switch at 0, so that every update is shared among all threads."""
-    serial, updates.SERIAL = updates.SERIAL, 0
+    alone, updates.ALONE = updates.ALONE, 0.0
     try:
-        _update(arrays)
+        update()
     finally:
-        updates.SERIAL = serial
+        updates.ALONE = alone
 
 
 def show(rows: list[Row]) -> str:

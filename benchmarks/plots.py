@@ -13,6 +13,8 @@ from .plan import Row
 INK, FAINT, GRID = "#24292f", "#6a737d", "#eceff2"
 COLOURS = {
     "streamloss": "#0b3d91",
+    "streamloss, update": "#0b3d91",
+    "streamloss, one shot": "#5b86d0",
     "NumPy": "#c2571a",
     "NumPy, in blocks": "#c2571a",
     "NumPy, as most write it": "#8c6d5a",
@@ -63,7 +65,7 @@ class Line(NamedTuple):
 def roof(rows: list[Row], path: Path) -> None:
     """The fraction of the read bandwidth against the number of pairs in an update."""
     lines = _lines(rows, "of the roof")
-    axes = _axes("Fraction of the read bandwidth", "mean squared error of two float32 arrays in memory, one call")
+    axes = _axes("Fraction of the read bandwidth", "mean squared error of two float32 arrays in memory")
     axes.set_ylim(0, max(1.1, 1.05 * max(y for line in lines for _, y in line.points)))
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0], ["0", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel("pairs of label and prediction")
@@ -116,7 +118,7 @@ def _axes(title: str, subtitle: str) -> Any:
 
 def _draw(axes: Any, lines: list[Line]) -> None:
     for line in lines:
-        ours = line.name == "streamloss"
+        ours = line.name.startswith("streamloss")
         axes.plot(
             *zip(*line.points, strict=True),
             color=line.colour,
@@ -140,7 +142,7 @@ def _name(axes: Any, lines: list[Line]) -> None:
             height,
             line.name,
             color=line.colour,
-            weight="bold" if line.name == "streamloss" else "normal",
+            weight="bold" if line.name.startswith("streamloss") else "normal",
             size=11,
             va="center",
             transform=axes.transAxes,

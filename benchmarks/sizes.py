@@ -1,4 +1,8 @@
-"""The fraction of the roof against the size of an update, from a thousand pairs to 64 million."""
+"""The fraction of the roof against the size of an update, from a thousand pairs to 64 million.
+
+Of streamloss there are an update of an accumulator, as in a loop over batches, and what the others are: a call that
+begins with nothing and ends with the answer.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+import streamloss
+
 from .large import ready
 from .machine import read_all, read_alone, time_short
 from .plan import Plan, Row, Rows, progress
 from .report import pivot, table
 from .rivals import RIVALS
-from .workloads import Workload
+from .workloads import Arrays, Workload
 
 TITLE = "Fraction of the roof against size"
 SHOWN = (
@@ -42,17 +48,28 @@ def run(plan: Plan) -> Rows:
         calls: dict[str, Callable[[], Any]] = {
             "read": partial(read_all, every),
             "read alone": partial(read_alone, every),
+            "streamloss, update": _update(arrays, exact),
         }
         for rival in rivals:
             call, failure = ready(rival, arrays, exact)
             if call is None:
                 yield {"elements": size, "library": rival.name, "failure": failure}
             else:
-                calls[rival.name] = call
+                calls["streamloss, one shot" if rival.name == "streamloss" else rival.name] = call
         seconds = time_short(calls, plan.pick(1, 9), plan.pick(1e-4, 0.01))
         read = min(seconds.pop("read"), seconds.pop("read alone"))
         for name, time in seconds.items():
             yield {"elements": size, "library": name, "microseconds": time * 1e6, "of the roof": read / time}
+
+
+def _update(arrays: Arrays, exact: float) -> Callable[[], Any]:
+    """An update of an accumulator; however often the same pairs are added, their mean stays what it is."""
+    accumulator = streamloss.Accumulator()
+    call = partial(accumulator.update, arrays["labels"], arrays["predictions"])
+    for _ in range(3):
+        call()
+        assert accumulator.result("mean") == exact
+    return call
 
 
 def show(rows: list[Row]) -> str:

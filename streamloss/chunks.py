@@ -66,13 +66,16 @@ class Direct:
         self.arrays = labels, predictions, weights, mask, out
         self.codes = codes
 
-    def pieces(self, threads: int) -> range:
-        """Return where pieces begin that are small enough to keep this many threads busy to the end."""
-        if self.size <= PIECE:
-            return range(0, self.size, PIECE)
-        share = self.size if threads == 1 else self.size // (8 * threads)
-        share = share // VECTOR * VECTOR  # entries of operands may be for VECTOR elements each
-        return range(0, self.size, min(max(share, PIECE), LARGEST_PIECE))
+    def pieces(self, threads: int, least: int = PIECE) -> range:
+        """Return where pieces begin that keep this many threads busy to the end.
+
+        A piece has at least that many elements, or PIECE if that is less.
+        """
+        share = self.size
+        if threads > 1:
+            share = max(share // (8 * threads), min(share // threads, PIECE), min(least, PIECE))
+        share = max(VECTOR, -(-share // VECTOR) * VECTOR)  # entries of operands may be for VECTOR elements each
+        return range(0, self.size, min(share, LARGEST_PIECE))
 
     def operands(self, piece: int, pieces: range) -> Operands:
         """Return the arguments of the kernel for a piece."""
@@ -110,8 +113,8 @@ class Staged:
         self.axis = next(k for k in range(len(self.shape)) if math.prod(self.shape[k + 1 :]) <= PIECE)
         self.step = max(1, PIECE // max(1, math.prod(self.shape[self.axis + 1 :])))
 
-    def pieces(self, threads: int) -> range:
-        """Return the numbers of the pieces."""
+    def pieces(self, threads: int, least: int = PIECE) -> range:
+        """Return the numbers of the pieces, which are as large as they can be in a cache."""
         if self.size == 0:
             return range(0)
         return range(math.prod(self.shape[: self.axis]) * math.ceil(self.shape[self.axis] / self.step))

@@ -17,6 +17,7 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -301,6 +302,7 @@ def _check_no_more(signature: inspect.Signature) -> None:
             raise TypeError(f"got {str(parameter)!r}, too; let that be a variable outside of the function instead")
 
 
+@lru_cache  # an accumulator is often made anew for each of many small batches
 def _parse(text: str) -> Loss:
     """Read "name" or "name(parameter=number, ...)"."""
     name = text.partition("(")[0]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from streamloss.cpu import updates
 from streamloss.losses import LOSSES
 from tests.backend import SIMULATED, adding_on
 
@@ -54,6 +55,14 @@ def backend(request):
     """Every test runs on it: accumulators are made for this device unless told otherwise."""
     with adding_on("auto" if request.param == "cpu" else request.param):
         yield request.param
+
+
+@pytest.fixture(scope="session", autouse=True)
+def always_shared():
+    """Threads share every update of several pieces, also one that takes a single thread less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(updates, "ALONE", 0.0)
+        yield
 
 
 @pytest.fixture(scope="session", params=ALL_LOSSES, ids=lambda loss: getattr(loss, "__name__", repr(loss)))

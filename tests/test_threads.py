@@ -22,6 +22,7 @@ from numba.core.codegen import JitEngine
 
 import streamloss
 from streamloss import Accumulator, _jit, _threads
+from streamloss.cpu import updates
 from streamloss.cpu.operands import read_ahead
 from streamloss.formulas import compiled_form
 from streamloss.intrinsics import not_inlined
@@ -34,7 +35,9 @@ import hashlib, os, sys, threading
 import numpy as np
 import streamloss
 from streamloss import Accumulator
+from streamloss.cpu import updates
 
+updates.ALONE = 0.0
 rng = np.random.default_rng(5)
 y, p = rng.normal(size=(2, 600_000)) * 2.0 ** rng.integers(-40, 40, 600_000)
 SMALL = [slice(k, k + 1000) for k in range(0, 200_000, 1000)]
@@ -159,6 +162,22 @@ def test_the_number_of_threads_changes_no_bit(threads, rows, expected):
     assert rows["whole"]() == expected
     staged = Accumulator().update(rows["y"][::-1], rows["p"][::-1])
     assert rows["bits"](staged) == expected
+
+
+@pytest.mark.parametrize("weights", [None, 2.0, np.repeat([1.0, 3.0], 100_000)], ids=["plain", "one for all", "full"])
+def test_an_update_is_shared_if_by_those_before_it_takes_long(weights, monkeypatch):
+    labels = np.random.default_rng(6).normal(size=200_000)
+    share, shares = _threads.share, []
+    monkeypatch.setattr(_threads, "share", lambda pieces, work: shares.append(len(pieces)) or share(pieces, work))
+    accumulator, expected = Accumulator(), Accumulator().update(labels, 0 * labels, weights)
+    monkeypatch.setattr(updates, "ALONE", 1e-4)
+    for threads, pace, pieces in (2, 1e-9, [4]), (2, 1e-11, []), (16, 1e-9, [10]), (16, 1e-8, [16]):
+        streamloss.set_num_threads(threads)
+        accumulator._adder._pace = pace
+        del shares[:]
+        assert accumulator.reset().update(labels, 0 * labels, weights) == expected
+        assert shares == pieces
+        assert accumulator._adder._pace != pace
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 7])

@@ -54,7 +54,6 @@ from ..losses import Loss
 from .blocks import MARGIN, UNKNOWN, extremes, prepare
 from .entries import SCALARS, WORDS, entries
 from .operands import block, is_shared, item, portion, read_ahead, room, scratch, weigh
-from .updates import SERIAL
 
 TILE = 512  # elements whose parts lie in the first-level cache
 SIDE = 4  # words of an element that lie side by side, to be added as one vector
@@ -65,6 +64,7 @@ FIELD = 21  # bits of each count in a packed word: a piece has at most 2**20 ele
 TALLY = 8  # words of a group's tally: packed counts, and two parts each of terms and weights; a cache line
 STATES = types.Array(types.int64, 2, "C")
 MOST_TIMES = 1 << 30  # the most that deposit_float is given at once
+SERIAL = 1 << 17  # elements up to which a second thread costs more than it saves
 MOST_UNCARRIED = 1 << 29  # elements: each adds less than 2**32 to a digit, up to twice
 SHARED_WORDS = 1 << 20  # of states; threads add to states of their own, as long as those fit in the cache
 

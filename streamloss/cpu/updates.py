@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,12 @@ from .squares import accumulate_squares
 from .weights import add_shared, summed
 
 SHARED_AT_ONCE = 1 << 16  # elements whose shared weights are summed together, while they are in cache
-SERIAL = 1 << 17  # elements up to which starting a second thread costs more than it saves
+ALONE = 170e-6  # seconds of work up to which a second thread costs more than it saves: to wake it, and to share caches
+DRAWN = 20e-6  # seconds of work that a thread draws at once, at the least
+PACE = 0.5e-9  # seconds for an element, before any have been timed
+FASTEST = 1e-12  # of those that are believed: a clock may stand still
+TIMED = 1 << 12  # elements from which on the clock is looked at: of fewer, the call would be most of the time
+SMALL = 1 << 15  # elements up to which one thread takes them, whatever it costs
 
 
 def accumulate(
@@ -129,20 +135,21 @@ class Adder:
     code that small updates need is kept at hand, and so is what the last update needed: the next one may be like it.
     """
 
-    __slots__ = ("_guess", "_known", "_one", "_recipe", "loss", "omit")
+    __slots__ = ("_guess", "_known", "_one", "_pace", "_recipe", "loss", "omit")
 
     def __init__(self, loss: Loss, omit: bool) -> None:
         self.loss, self.omit = loss, omit
         self._recipe = None, loss.values, omit or None
         self._known: dict[tuple[Any, ...], Entry] = {}
         self._one: Entry | None = None
-        # Threads may overwrite each other's guess: it affects speed only.
+        # Threads may overwrite each other's guess and pace: they affect speed only.
         self._guess = np.array([UNKNOWN, UNKNOWN, 0])
+        self._pace = PACE
 
     def added(self, operands: Whole, state: Words) -> Words:
         """Return a new state: the given one and a chunk of whole arrays."""
         labels, predictions, weights, _, _, _, size = operands
-        if size > SERIAL:
+        if size > SMALL:
             return self.added_chunk(Direct(*operands[:5]), state)
         key = labels.dtype, predictions.dtype, None if weights is None else weights.dtype
         entry = self._known.get(key)
@@ -156,8 +163,8 @@ class Adder:
 
     def added_chunk(self, chunk: Chunk, state: Words) -> Words:
         """Return a new state: the given one and any chunk."""
-        threads = _threads.get_num_threads() if chunk.size > SERIAL else 1
-        pieces = chunk.pieces(threads)
+        threads = _threads.get_num_threads() if chunk.size * self._pace > ALONE else 1
+        pieces = chunk.pieces(threads, int(DRAWN / self._pace))
         if threads == 1:
             return self._add(chunk, pieces, pieces, state.copy())
         parts = _threads.share(pieces, lambda drawn: self._add(chunk, pieces, drawn, np.zeros(state.size, np.int64)))
@@ -167,9 +174,14 @@ class Adder:
         """Add the drawn ones of a chunk's pieces to a state, and return it."""
         for piece in drawn:
             operands = chunk.operands(piece, pieces)
-            _sums(self.loss, operands, self.omit)(self._recipe, *operands, state, self._guess)
+            entry = _sums(self.loss, operands, self.omit)
+            begin = perf_counter()
+            entry(self._recipe, *operands, state, self._guess)
             if state.size != STATE_WORDS:
                 self._add_squares(operands, state)
+            elements = operands[-1] - operands[-2]
+            if elements >= TIMED:
+                self._pace = max((perf_counter() - begin) / elements, FASTEST)
             chunk.finish(piece, operands)
         return state
 
