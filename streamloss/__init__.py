@@ -3,11 +3,7 @@
 import typing as _typing
 from importlib import import_module as _import_module
 
-from . import losses
 from ._threads import get_num_threads, set_num_threads
-from .accumulator import Accumulator
-from .losses import Loss
-from .reduction import Reduction
 
 __version__ = "0.1.0"
 
@@ -26,9 +22,12 @@ __all__ = [
     "warmup",
 ]
 
-# These are loaded when they are first used: importing all of them at once takes a third longer.
+# All that is more than Numba is loaded when it is first used.
 _LATER = {
+    "Accumulator": "accumulator",
     "GroupedAccumulator": "grouped",
+    "Loss": "losses",
+    "Reduction": "reduction",
     "compute_weighted_loss": "one_shot",
     "gradient": "gradients",
     "mean_squared_error": "one_shot",
@@ -37,10 +36,14 @@ _LATER = {
 }
 
 if _typing.TYPE_CHECKING:
+    from . import losses
+    from .accumulator import Accumulator
     from .files import score
     from .gradients import gradient
     from .grouped import GroupedAccumulator
+    from .losses import Loss
     from .one_shot import compute_weighted_loss, mean_squared_error
+    from .reduction import Reduction
     from .warm import warmup
 else:  # hidden from type checkers, which would otherwise accept any name
 
