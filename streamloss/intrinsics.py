@@ -159,22 +159,30 @@ def larger(typing: Any, a: Any, b: Any) -> Any:
     return types.int64(types.int64, types.int64), _select(">")
 
 
-@intrinsic
-def add_four(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
-    """Add the four elements of `more` from `place` on to those of `array` from `index` on, as one vector."""
+def _adding(count: int) -> Callable[..., None]:
+    """Return a function for compiled code that adds that many elements as one vector."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = ir.VectorType(context.get_data_type(array.dtype), 4)
-        size = context.get_abi_sizeof(vector.element)
-        pointers = []
-        for values, first in (args[:2], args[2:]):
-            data = context.make_array(array)(context, builder, values).data
-            pointers.append(builder.bitcast(builder.gep(data, [first]), vector.as_pointer()))
-        before, addend = (builder.load(pointer, align=size) for pointer in pointers)
-        builder.store(builder.add(before, addend), pointers[0], align=size)
-        return context.get_dummy_value()
+    @intrinsic
+    def add(typing: Any, array: Any, index: Any, more: Any, place: Any) -> Any:
+        """Add the elements of `more` from `place` on to those of `array` from `index` on."""
 
-    return types.void(array, types.uint64, array, types.uint64), generate
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            vector = ir.VectorType(context.get_data_type(array.dtype), count)
+            size = context.get_abi_sizeof(vector.element)
+            pointers = []
+            for values, first in (args[:2], args[2:]):
+                data = context.make_array(array)(context, builder, values).data
+                pointers.append(builder.bitcast(builder.gep(data, [first]), vector.as_pointer()))
+            before, addend = (builder.load(pointer, align=size) for pointer in pointers)
+            builder.store(builder.add(before, addend), pointers[0], align=size)
+            return context.get_dummy_value()
+
+        return types.void(array, types.uint64, array, types.uint64), generate
+
+    return cast(Callable[..., None], add)
+
+
+add_two, add_four = _adding(2), _adding(4)
 
 
 @intrinsic

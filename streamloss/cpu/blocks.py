@@ -27,6 +27,7 @@ from ..exact import (
     DIGIT_BITS,
     DIGIT_MASK,
     DIGIT_SHIFT,
+    DIGITS,
     EXPONENT_BIAS,
     EXPONENT_MASK,
     FIRST_DIGIT,
@@ -45,6 +46,9 @@ from .operands import block, is_shared, item, kept, part, portion, read_ahead, r
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
 FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by one takes as long as ten cuts
 STEP = 256  # numbers that are split before they are added one by one
+PARTS = 2 * STEP
+PAIRS = 2 * DIGITS  # words: for each digit, the sums of what is added to it and to the next one
+ROOM = 2 * PAIRS
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 UNKNOWN = -2000  # no window that the quick path could use
@@ -200,7 +204,7 @@ def extremes(values: Any) -> tuple[int, int]:
 
 
 @_jit.routine
-def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
+def split(values: Any, parts: Any, digits: Any) -> None:
     """Find for each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
     intrinsics.not_inlined()
     intrinsics.wide_vectors()
@@ -212,26 +216,33 @@ def split(values: Any, lower: Any, upper: Any, digits: Any) -> None:
         place = exponent - normal + (SMALLEST_EXPONENT - LOW)
         shift = place & (DIGIT_BITS - 1)
         sign = pattern >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
-        digits[i] = FIRST_DIGIT + (place >> DIGIT_SHIFT)
-        lower[i] = (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
-        upper[i] = ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
+        digits[i] = place >> DIGIT_SHIFT
+        parts[U64(2 * i)] = (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
+        parts[U64(2 * i + 1)] = ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
 
 
 @_jit.routine
 def add_one_by_one(values: Any, total: Any) -> None:
-    """Add finite numbers to a sum, each to the two digits that its bits lie in."""
+    """Add finite numbers to a sum, each to the two digits that its bits lie in.
+
+    Both are added as one vector, to a pair of sums for that digit. There are two sets of pairs, which take turns: a
+    processor waits where it adds to what it has just stored.
+    """
     intrinsics.not_inlined()
-    lower, upper, digits = room(STEP, int64), room(STEP, int64), room(STEP, int64)
-    for start in range(0, values.size, STEP):
-        stop = smaller(start + STEP, values.size)
-        split(part(values, start, stop), lower, upper, digits)
-        for i in range(stop - start):
-            digit = digits[i]
-            total[U64(digit)] += lower[i]
-            total[U64(digit + 1)] += upper[i]
-        if stop % CARRY_AFTER == 0:
-            carry(total)
-    carry(total)
+    parts, digits, pairs = room(PARTS, int64), room(STEP, int64), room(ROOM, int64)
+    for first in range(0, values.size, CARRY_AFTER):
+        pairs[:] = 0
+        for start in range(first, smaller(first + CARRY_AFTER, values.size), STEP):
+            stop = smaller(start + STEP, values.size)
+            split(part(values, start, stop), parts, digits)
+            for i in range(stop - start):
+                pair = U64(2) * U64(digits[i]) + U64(i % 2) * U64(PAIRS)
+                intrinsics.add_two(pairs, pair, parts, U64(2) * U64(i))
+        for i in range(0, PAIRS - 2, 2):
+            digit = FIRST_DIGIT + i // 2
+            total[digit] += pairs[i] + pairs[i + PAIRS]
+            total[digit + 1] += pairs[i + 1] + pairs[i + PAIRS + 1]
+        carry(total)
 
 
 @_jit.routine
@@ -256,7 +267,8 @@ def take_subnormals(values: Any, total: Any) -> None:
 def add_exactly(values: Any, total: Any, window: int) -> int:
     """Add any float64 numbers to a sum, overwriting them; return a window for the next block.
 
-    `window` is what to return if the numbers are all zero.
+    `window` is what to return if the numbers are all zero. If it is UNKNOWN, the block before was a hard one, and so
+    this one is looked at for how far its numbers are apart before anything is cut.
     """
     intrinsics.not_inlined()
     intrinsics.wide_vectors()
@@ -275,10 +287,11 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
         top, bottom = extremes(values)
     if top == 0:  # any window will do for zeros
         return (I64(0) if window == UNKNOWN else window) if easy else UNKNOWN
+    at_least = I64(0) if window == UNKNOWN else I64(2)
     window = smaller(larger(exceeding(top) + MARGIN, LOWEST_WINDOW), HIGHEST_WINDOW)
     unit = window - CUT
     cuts = 0
-    while top != 0 and (cuts < 2 or exceeding(top) - exceeding(bottom) < FARTHEST):
+    while top != 0 and (cuts < at_least or exceeding(top) - exceeding(bottom) < FARTHEST):
         constant = magic(unit)
         amount = top = I64(0)
         for i in range(values.size):
@@ -292,6 +305,7 @@ def add_exactly(values: Any, total: Any, window: int) -> int:
         cuts += 1
     if top != 0:
         add_one_by_one(values, total)
+        easy = False
     return window if easy and cuts <= 2 else UNKNOWN
 
 
