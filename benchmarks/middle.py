@@ -54,12 +54,13 @@ def _serial(update: Callable[[], Any]) -> None:
 
 
 def _parallel(update: Callable[[], Any]) -> None:
-    """With the switch at 0, so that every update is shared among all threads."""
-    alone, updates.ALONE = updates.ALONE, 0.0
+    """With the switches at 0, so that every update is shared among all threads."""
+    before = updates.TIMED, updates.ALONE, updates.DRAWN
+    updates.TIMED, updates.ALONE, updates.DRAWN = 0, 0.0, 0.0
     try:
         update()
     finally:
-        updates.ALONE = alone
+        updates.TIMED, updates.ALONE, updates.DRAWN = before
 
 
 def show(rows: list[Row]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 try:
     import click
 
-    from .files import bar, report, table
+    from .files import bar, printed, report
 except ImportError as error:
     sys.exit(f"the command needs more packages: pip install 'streamloss[cli]' ({error})")
 
@@ -267,7 +267,7 @@ def _deliver(
         for line in report.as_csv(outcome, shown.reductions):
             sys.stdout.write(line)
     else:
-        table.show(outcome, shown.reductions, rate)
+        printed.show(outcome, shown.reductions, rate)
 
 
 def main() -> None:

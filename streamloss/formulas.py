@@ -19,7 +19,8 @@ from numba.core import types
 from numba.core.dispatcher import Dispatcher
 
 from . import _jit
-from .losses import Loss, names_in, taken
+from .fingerprints import names_in, taken
+from .losses import Loss
 
 NAMES = ("log", "log1p", "exp", "expm1")
 OURS = {getattr(library, name): name for library in (math, np) for name in NAMES}  # what elementary.py has, too

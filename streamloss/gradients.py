@@ -33,7 +33,7 @@ def gradient(
     Parameters
     ----------
     labels, predictions, weights, mask
-        As for `Accumulator.update`.
+        As for `Accumulator.update`, in host memory.
     loss : str, Loss or callable, optional
         By default that of `total`, or "squared_error". A function of your own needs a derivative, see
         `streamloss.losses.derivative_of`.
@@ -54,7 +54,7 @@ def gradient(
         For a loss without a derivative or another than that of `total`, for a `total` that has seen fewer elements
         than there are here, and as `Accumulator.update`.
     TypeError
-        As `Accumulator.update`.
+        As `Accumulator.update`, and for device arrays.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def gradient(
         raise TypeError(f"total must be an Accumulator, got {type(total).__name__}")
     if total is not None and loss is not None and as_loss(loss) != total.loss:
         raise ValueError(f"total is of another loss: {total.loss!r}, expected {as_loss(loss)!r}")
-    like = Accumulator(loss or "squared_error") if total is None else total
+    like = Accumulator("squared_error" if loss is None else loss) if total is None else total
     out = np.empty(arrays.as_array("labels", labels, []).shape)
     chunk = Accumulator(losses.derivative(like.loss), nan=like.nan)
     chunk.update(labels, predictions, weights, mask=mask, out=out)  # its terms are weight * derivative

@@ -1,28 +1,27 @@
 """The losses: one plain scalar function each, and the table of them.
 
 A loss takes the label and the prediction of one element as float64 and returns a float64. The loops around it, over
-blocks and threads, are elsewhere and the same for all. To add a loss, write its function here under `@define`;
-the command, the tests and the documentation find it in the table. Its derivative, if there is one, stands below it,
-under `@derivative_of`; gradients and training losses find it there.
+blocks and threads, are elsewhere and the same for all. To add a loss, write its function here under `@define`, and its
+name into `__all__` and README; the command and the tests find it in the table. Its derivative, if there is one, stands
+below it, under `@derivative_of`; gradients and training losses find it there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 import numbers
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from ._cached import cached_property
+from .fingerprints import fingerprint
 
 __all__ = [
     "LOSSES",
@@ -70,6 +69,10 @@ class Loss:
     parameters: Mapping[str, float] = field(default_factory=dict)
     domain: Mapping[str, tuple[float, float]] = field(default_factory=dict, repr=False)
     is_ours: bool = field(default=False, repr=False)  # a formula of this package: it is sound, and never changes
+
+    def __post_init__(self) -> None:
+        for name in ("parameters", "domain"):  # many accumulators share a loss
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def __call__(self, *data: object, **parameters: float) -> Loss:
         """Return the loss with other parameters, given by name; ValueError for one unknown or out of its domain."""
@@ -121,9 +124,12 @@ class Loss:
     @cached_property
     def fingerprint(self) -> str:
         """A digest of what the formula computes, by which a pickled copy is still the same loss."""
-        digest = hashlib.sha256()
-        _feed(digest, self.formula, {})
-        return digest.hexdigest()
+        return fingerprint(self.formula)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from all other losses, in other processes, too."""
+        return repr(self) if self.is_builtin else f"{self!r} {self.fingerprint[:16]}"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.is_builtin:
@@ -131,80 +137,6 @@ class Loss:
         return Loss, (self.name, self.formula, dict(self.parameters), dict(self.domain), self.is_ours)
 
 
-def _feed(digest: Any, value: Any, seen: dict[Any, int], names: Sequence[str] = ()) -> None:
-    """Feed a digest with what a formula computes: its code, and the values it takes from closures and modules.
-
-    `names` are those that the code which uses the value mentions: of a module, no other values matter. `seen` numbers
-    the functions and modules that have been fed already.
-    """
-    value = getattr(value, "py_func", value)  # of a function compiled with Numba
-    if id(value) in seen:
-        digest.update(b"@%d" % seen[id(value)])
-        return
-    if isinstance(value, types.FunctionType):
-        seen[id(value)] = len(seen)
-        names = names_in(value.__code__)
-        for part in (value.__code__, value.__defaults__, *_enclosed(value)):
-            _feed(digest, part, seen, names)
-        for name in names:
-            if name in value.__globals__:
-                _feed(digest, name, seen)
-                _feed(digest, value.__globals__[name], seen, names)
-    elif isinstance(value, types.CodeType):
-        digest.update(value.co_code + repr(value.co_names).encode())
-        for constant in value.co_consts:
-            _feed(digest, constant, seen)
-    elif isinstance(value, np.ndarray):
-        digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
-    elif isinstance(value, tuple):
-        digest.update(b"(%d" % len(value))
-        for part in value:
-            _feed(digest, part, seen)
-    elif isinstance(value, types.ModuleType):
-        digest.update(value.__name__.encode())
-        if (id(value), *names) not in seen:
-            seen[(id(value), *names)] = len(seen)
-            for name, member in taken(value, names).items():
-                _feed(digest, name, seen)
-                _feed(digest, member, seen, names)
-    elif isinstance(value, (types.BuiltinFunctionType, np.ufunc, type)):
-        accepts = value.types if isinstance(value, np.ufunc) else None  # libraries have ufuncs of the same names
-        module = getattr(value, "__module__", None)
-        digest.update(repr((type(value).__name__, module, value.__name__, accepts)).encode())
-    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
-        digest.update(repr((type(value).__name__, value)).encode())
-    else:  # known by its identity only; it is kept, so that no other object gets the same id
-        _kept.append(value)
-        digest.update(repr((type(value).__qualname__, id(value))).encode())
-
-
-def _enclosed(function: types.FunctionType) -> list[Any]:
-    """Return the values that a function takes from its closure."""
-    values = []
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            values.append(cell.cell_contents)
-        except ValueError:
-            raise TypeError(f"loss {function.__name__} uses the variable {name!r}, which has no value yet") from None
-    return values
-
-
-TAKEN = (bool, int, float, complex, str, tuple, np.generic, np.ndarray, types.ModuleType)
-
-
-def taken(module: types.ModuleType, names: Iterable[str]) -> dict[str, Any]:
-    """Return the members of a module that compiled code takes as they are: constants, compiled functions, modules."""
-    members = {name: vars(module)[name] for name in names if name in vars(module)}
-    return {name: member for name, member in members.items() if isinstance(member, TAKEN) or hasattr(member, "py_func")}
-
-
-def names_in(code: types.CodeType) -> list[str]:
-    """Return the names that code, and the functions written inside it, may look up in its module."""
-    inner = [name for constant in code.co_consts if isinstance(constant, types.CodeType) for name in names_in(constant)]
-    return [*code.co_names, *inner]
-
-
-_kept: list[Any] = []
 LOSSES: dict[str, Loss] = {}
 
 
@@ -256,8 +188,9 @@ def derivative_of(loss: str | Loss | Formula) -> Callable[[Formula], Formula]:
     return enter
 
 
-def derivative(loss: Loss) -> Loss:
+def derivative(loss: str | Loss | Formula) -> Loss:
     """Return the derivative of a loss with respect to the prediction, as a loss; ValueError if none is known."""
+    loss = as_loss(loss)
     if loss.formula not in DERIVATIVES:
         raise ValueError(
             f"loss {loss.name} has no derivative here: write it as a function of the same arguments,"

@@ -17,7 +17,7 @@ from .mergeable import NanPolicy
 def warmup(
     losses: str | Loss | Formula | Iterable[str | Loss | Formula] = "squared_error",
     *,
-    dtypes: Iterable[npt.DTypeLike] = (np.float32, np.float64),
+    dtypes: npt.DTypeLike | Iterable[npt.DTypeLike] = (np.float32, np.float64),
     nan: NanPolicy | Iterable[NanPolicy] = ("propagate", "omit"),
     groups: bool = False,
     stderr: bool = False,
@@ -32,7 +32,7 @@ def warmup(
     ----------
     losses : str, Loss or callable, or iterable of them, default "squared_error"
         As for `Accumulator`.
-    dtypes : iterable of dtype, default (float32, float64)
+    dtypes : dtype, or iterable of them, default (float32, float64)
         Of labels, predictions and weights.
     nan : {"omit", "propagate", "raise"} or iterable of them, default ("propagate", "omit")
         `score` and the command use "omit", `Accumulator` "propagate".
@@ -49,7 +49,8 @@ def warmup(
     """
     several = [losses] if isinstance(losses, (str, Loss)) or callable(losses) else list(losses)
     policies = [nan] if isinstance(nan, str) else list(nan)
-    for loss, dtype, policy in itertools.product(several, list(dtypes), policies):
+    kinds = list(dtypes) if isinstance(dtypes, Iterable) and not isinstance(dtypes, str) else [dtypes]
+    for loss, dtype, policy in itertools.product(several, kinds, policies):
         if groups:
             _code_text()
         one = np.ones(1, dtype)

@@ -3,18 +3,22 @@
 import importlib.util
 import json
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import streamloss
 from benchmarks import __main__ as command
-from benchmarks import drift, exactly, hard, large, machine, plots, report, small
+from benchmarks import drift, exactly, hard, large, machine, middle, plots, report, small
 from benchmarks.plan import Plan
 from benchmarks.rivals import RIVALS, Rival, Unsupported
 from benchmarks.streams import STREAMS
 from benchmarks.workloads import WORKLOADS
+from streamloss import _threads
+from streamloss.cpu import updates
 
 from .oracle import evaluate
 
@@ -211,6 +215,24 @@ def test_reading_all_reads_every_byte():
             assert machine.read_all(arrays) != 0
             assert machine.read_alone(arrays) == 3
             array.reshape(-1).view(np.int64)[place] = 0
+
+
+@pytest.mark.parametrize("elements", [4096, 1 << 20])
+def test_middle_sizes_are_compared_with_threads_and_without(elements, monkeypatch):
+    share, shares = _threads.share, []
+    monkeypatch.setattr(_threads, "share", lambda pieces, work: shares.append(len(pieces)) or share(pieces, work))
+    streamloss.set_num_threads(2)
+    try:
+        update = partial(streamloss.Accumulator().update, np.zeros(elements), np.ones(elements))
+        before = updates.TIMED, updates.ALONE, updates.DRAWN
+        middle._parallel(update)
+        assert len(shares) == 1
+        assert shares[0] >= 2
+        middle._serial(update)
+        assert len(shares) == 1
+        assert before == (updates.TIMED, updates.ALONE, updates.DRAWN)
+    finally:
+        streamloss.set_num_threads(None)
 
 
 def test_calls_take_turns():

@@ -738,6 +738,11 @@ def test_warmup_compiles_into_the_cache_folder(tmp_path):
     assert process("warmup", "--loss", "mse").returncode == 2
 
 
+def test_warmup_takes_one_thing_or_several():
+    for one in ("float32", np.float32, np.dtype("f4"), ["float32"], iter([np.float32])):
+        streamloss.warmup("squared_error", dtypes=one, nan="omit")
+
+
 def test_warmup_leaves_nothing_to_compile_for_groups_and_standard_errors(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     assert process("warmup", "--by", "--stderr", env=environment).returncode == 0

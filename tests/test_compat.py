@@ -420,6 +420,27 @@ def test_merging_streams_of_another_class_names_both_in_full():
         torch.MSELoss().stream().merge(losses)
 
 
+def mean_squared_error(labels, predictions):
+    """Not TensorFlow's, but of the same name."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "parameters", "error", "text"),
+    [
+        ("mean_squared_error", {"delta": 2.0}, TypeError, "mean_squared_error has no parameter 'delta'; it has: none"),
+        ("compute_weighted_loss", {"delta": 2.0}, TypeError, "compute_weighted_loss has no parameter 'delta'"),
+        ("huber_loss", {"beta": 2.0}, TypeError, "huber_loss has no parameter 'beta'; it has: delta"),
+        ("huber_loss", {"delta": "x"}, TypeError, "delta of huber must be a number, got str"),
+        ("mse", {}, ValueError, "loss must be compute_weighted_loss, .*, got 'mse'"),
+        (mean_squared_error, {}, ValueError, "loss must be compute_weighted_loss, .*, got <function"),
+    ],
+)
+def test_streams_of_what_there_is_not_are_refused(loss, parameters, error, text):
+    with pytest.raises(error, match=text):
+        tensorflow_v1.stream(loss, **parameters)
+    assert repr(tensorflow_v1.stream(tensorflow_v1.mean_squared_error)) == repr(tensorflow_v1.stream())
+
+
 def test_an_update_lands_whole_or_not_at_all():
     stream = keras.MeanSquaredError("sum").stream().update(LABELS, PREDICTIONS)
     before = repr(stream), stream.result()

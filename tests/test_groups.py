@@ -272,6 +272,10 @@ NO_KEYS = {
     "NumPy's bools and numbers": np.array([np.True_, 1], object),
     "durations": [np.timedelta64(1, "ns"), np.timedelta64(1, "ps")],
     "a duration and a number": [np.timedelta64(1, "ns"), 1],
+    "a dictionary": {"a": [1]},
+    "an int and what equals it": [1, Decimal(1)],
+    "an int and a complex number": [1, 1 + 0j],
+    "lists": np.array([[1], None], object),
     "durations as objects": np.array([np.timedelta64(1, "ns"), None], object),
 }
 

@@ -15,7 +15,8 @@ import streamloss
 
 ROOT = Path(streamloss.__file__).parent
 LAYERS = [
-    {"_cached", "_parts", "_threads", "cpu", "cuda", "durable", "html", "intrinsics", "keys.foreign", "keys.forms"},
+    {"_cached", "_parts", "_threads", "cpu", "cuda", "durable", "fingerprints", "html", "intrinsics"},
+    {"keys.foreign", "keys.forms"},
     {"_jit", "keys.numbering"},
     {"chunks", "elementary", "exact", "losses", "cpu.operands"},
     {"arrays", "error_free", "formulas", "reduction"},
@@ -58,7 +59,7 @@ LAYERS = [
     {"files.run"},
     {"files.scoring"},
     {"files.report"},
-    {"files.bar", "files.table"},
+    {"files.bar", "files.printed"},
     {"files.plot"},
     {"files"},
     {"integrations", "integrations._boosting", "integrations._names", "integrations._tensors"},
@@ -204,6 +205,13 @@ except AttributeError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == "module 'streamloss' has no attribute 'scores'\n", done.stderr
+
+
+def test_the_losses_are_named_where_users_look():
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    for name in streamloss.losses.LOSSES:
+        assert name in streamloss.losses.__all__
+        assert re.search(rf"`{name}\b", readme)
 
 
 def documented():

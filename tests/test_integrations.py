@@ -55,7 +55,7 @@ for name in {FRAMEWORKS}:
         assert extras[name]
 
 
-def test_the_documents_show_every_object():
+def test_the_documents_import_from_every_module():
     for document in ("README.md", "docs/integrations.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         assert all(f"integrations.{name} import " in text for name in FRAMEWORKS)

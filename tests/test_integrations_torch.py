@@ -354,12 +354,15 @@ for group, bounds in zip(groups, ([(0, 5000)], [(0, 4001), (4001, 5000)], [(0, 1
     np.save(f"{folder}/{len(bounds)}-{rank}.npy", metric.accumulator.state)
 everywhere = all_reduce(Accumulator(nan="omit").update(*np.array_split(np.stack([labels, predictions]), 3, 1)[rank]))
 np.save(f"{folder}/all-{rank}.npy", everywhere.state)
-try:
-    all_reduce(Accumulator("huber" if rank == 1 else "squared_error"))
-except ValueError as error:
-    assert "different losses" in str(error)
-else:
-    raise AssertionError
+differing = (lambda y, p: y - p), (lambda y, p: y + p)
+for one, other in ("huber", "squared_error"), differing:
+    try:
+        all_reduce(Accumulator(one if rank == 1 else other))
+    except ValueError as error:
+        assert "different losses" in str(error)
+    else:
+        raise AssertionError
+assert all_reduce(Accumulator(differing[0]).update([3.0], [1.0])).loss_sum == 6.0
 dist.destroy_process_group()
 """
 

@@ -140,7 +140,7 @@ def test_agrees_with_torch(loss, reference):
 
 
 @given(label=st.floats(-0.9, 1e6), prediction=st.floats(-0.9, 1e6))
-def test_every_loss_is_zero_at_the_label_and_never_negative(label, prediction):
+def test_distances_are_zero_at_the_label_and_never_negative(label, prediction):
     for loss in ("squared_error", "absolute_error", "huber", "log_cosh", "squared_log_error", "quantile"):
         assert one(loss, label, label) == 0.0
         assert one(loss, label, prediction) >= 0.0
@@ -150,6 +150,14 @@ def test_every_loss_is_zero_at_the_label_and_never_negative(label, prediction):
 @pytest.mark.parametrize("place", ["label", "prediction"])
 def test_nan_stays_nan(name, place):
     assert math.isnan(one(name, **{"label": 0.5, "prediction": 0.5, place: math.nan}))
+
+
+def test_what_many_accumulators_share_cannot_be_changed():
+    for loss in (streamloss.losses.as_loss("huber(delta=3)"), Accumulator("huber(delta=3)").loss, LOSSES["huber"]):
+        for values in (loss.parameters, loss.domain):
+            with pytest.raises(TypeError):
+                values["delta"] = 5.0
+    assert Accumulator("huber(delta=3)").update([0.0], [10.0]).result() == 25.5
 
 
 def test_a_domain_error_is_nan():

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -1188,6 +1189,51 @@ def test_hidden_keys_are_null(keys):
     assert streamloss.score(iter([{"y": y, "p": y, "k": by}]), labels="y", predictions="p", by="k") == expected
 
 
+def groups_of(*columns):
+    grouped = streamloss.GroupedAccumulator()
+    for by in columns:
+        grouped.update(np.zeros(len(by)), np.ones(len(by)), by=by)
+    return {key: group.count for key, group in grouped.items()}
+
+
+NEW_YORK = pa.array([1793511000, 1793514600], pa.timestamp("s", "America/New_York"))  # the clocks go back between them
+NOON = [datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=timezone(timedelta(hours=1)))]
+
+
+@pytest.mark.parametrize(
+    "by",
+    [
+        NEW_YORK,
+        NEW_YORK.dictionary_encode(),
+        NEW_YORK.to_pylist(),
+        pl.from_arrow(NEW_YORK),
+        NOON,
+        np.array(NOON, object),
+    ],
+    ids=["Arrow", "dictionary", "list", "Polars", "zones", "objects"],
+)
+def test_times_that_are_written_differently_are_different_keys_in_any_chunks(by):
+    assert groups_of(by) == groups_of(by[:1], by[1:]) == groups_of(by[1:], by[:1])
+    assert list(groups_of(by).values()) == [1, 1]
+
+
+def test_keys_that_arrow_encodes_by_runs_are_what_they_were():
+    whole = pa.array([2**53, None, 2**53 + 1])
+    for column in (whole, NEW_YORK):
+        encoded = pa.compute.run_end_encode(column)
+        assert groups_of(encoded) == groups_of(column) == groups_of(pa.chunked_array([encoded]))
+
+
+def test_times_beyond_those_of_python_are_refused():
+    with pytest.raises(ValueError, match="by has times that Python cannot hold"):
+        groups_of(pa.array([253402300799], pa.timestamp("s", "Asia/Tokyo")))
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1, None, 2**100], [None]])
+def test_wide_integers_are_keys(values):
+    assert groups_of(pl.Series(values, dtype=pl.Int128)) == groups_of(values)
+
+
 def test_times_with_a_zone_are_keys_with_their_offset():
     times = pl.Series([datetime(2026, 1, 31, 9), None]).dt.replace_time_zone("Europe/Berlin")
     for by in (times, times.to_pandas(), times.to_arrow(), pa.chunked_array([times.to_arrow()])):
@@ -1197,6 +1243,15 @@ def test_times_with_a_zone_are_keys_with_their_offset():
 
 
 # --------------------------------------------------------------------------------- lines
+
+
+@pytest.mark.parametrize("record", ["1,5,2,a,7", "1,2,a,71,2,a,7", "1,2,a,7,99", '1,2,"x,y",7,8', "1,2,a,7,"])
+@pytest.mark.parametrize("by", [None, "k"])
+def test_too_many_fields_are_refused_beyond_the_sample_and_in_columns_that_are_not_asked_for(tmp_path, record, by):
+    lines = ["y,p,k,c", *['1,2,"a,b",7'] * 110_000, record, "1,2,a,7"]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"line 110002 of .*: [567] fields, expected 4"):
+        streamloss.score(str(tmp_path / "t.csv"), labels="y", predictions="p", by=by)
 
 
 ODD = {
@@ -1674,6 +1729,20 @@ def test_calls_side_by_side_keep_their_order_and_bring_errors(threads):
     with pytest.raises(KeyError, match="20"):
         next(reader)
     assert list(side_by_side([], threads)) == []
+
+
+def test_calls_side_by_side_end_where_the_system_grants_few_threads(monkeypatch):
+    before, start, granted = threading.active_count(), threading.Thread.start, iter(range(2))
+
+    def starts(thread):
+        if next(granted, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", starts)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        list(side_by_side([lambda: None] * 10, 4))
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])

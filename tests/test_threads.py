@@ -4,6 +4,7 @@ What could end or block the process runs in a process of its own.
 """
 
 import importlib
+import itertools
 import math
 import os
 import shutil
@@ -178,6 +179,29 @@ def test_an_update_is_shared_if_by_those_before_it_takes_long(weights, monkeypat
         assert accumulator.reset().update(labels, 0 * labels, weights) == expected
         assert shares == pieces
         assert accumulator._adder._pace != pace
+
+
+@pytest.mark.parametrize("elements", [5000, 40_000, 200_000])
+@pytest.mark.parametrize("stderr", [False, True], ids=["", "stderr"])
+def test_one_update_that_was_held_up_does_not_make_threads_share_all_others(elements, stderr, monkeypatch):
+    monkeypatch.setattr(updates, "ALONE", 1e-2)
+    streamloss.set_num_threads(16)
+    labels, mask = np.ones(elements), np.ones(elements, bool)
+    accumulator = Accumulator(stderr=stderr)
+    accumulator._adder._pace = 1.0  # a second for each element
+    for _ in range(3):
+        accumulator.update(labels, labels, mask=mask)
+    assert accumulator._adder._pace < 1e-4
+
+
+@pytest.mark.parametrize("clock", [[0.0, 0.0], [5.0, 1.0], [0.0, math.nan], [0.0, math.inf]])
+def test_a_clock_that_is_wrong_changes_no_result(clock, monkeypatch):
+    monkeypatch.setattr(updates, "perf_counter", itertools.cycle(clock).__next__)
+    labels = np.ones(100_000)
+    accumulator = Accumulator()
+    for _ in range(4):
+        accumulator.update(labels, 3 * labels)
+    assert accumulator.result() == 4.0
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 7])

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -178,10 +179,15 @@ def stream(
 
 def _stream(loss: str | Callable[..., Result], reduction: str, **parameters: float) -> Stream:
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", repr(loss))
-    if name == "compute_weighted_loss" and not parameters:
+    known = name in _LOSSES or name == "compute_weighted_loss"
+    if not known or (callable(loss) and globals()[name] is not loss):
+        raise ValueError(f"loss must be compute_weighted_loss, {', '.join(_LOSSES)}, got {loss!r}")
+    has = inspect.signature(_LOSSES[name]).parameters if name in _LOSSES else ()
+    for parameter in parameters:
+        if parameter not in has:
+            raise TypeError(f"{name} has no parameter {parameter!r}; it has: {', '.join(has) or 'none'}")
+    if name == "compute_weighted_loss":
         return WeightedLossStream(core.squared_error, reduction)
-    if name not in _LOSSES:
-        raise ValueError(f"loss must be compute_weighted_loss, {', '.join(_LOSSES)}, got {name!r} {parameters or ''}")
     return Stream(_LOSSES[name](**parameters), reduction)
 
 

@@ -12,7 +12,7 @@ from numba import float64, int64
 
 from .. import _jit, _threads, intrinsics
 from .._jit import evaluate
-from ..chunks import Chunk, Direct, Operands, Whole
+from ..chunks import Chunk, Direct, Whole
 from ..exact import (
     COUNT,
     NONZERO,
@@ -40,8 +40,7 @@ ALONE = 170e-6  # seconds of work up to which a second thread costs more than it
 DRAWN = 20e-6  # seconds of work that a thread draws at once, at the least
 PACE = 0.5e-9  # seconds for an element, before any have been timed
 FASTEST = 1e-12  # of those that are believed: a clock may stand still
-TIMED = 1 << 12  # elements from which on the clock is looked at: of fewer, the call would be most of the time
-SMALL = 1 << 15  # elements up to which one thread takes them, whatever it costs
+TIMED = 1 << 12  # elements up to which the clock is not looked at, and one thread takes them whatever they cost
 
 
 def accumulate(
@@ -149,21 +148,23 @@ class Adder:
     def added(self, operands: Whole, state: Words) -> Words:
         """Return a new state: the given one and a chunk of whole arrays."""
         labels, predictions, weights, _, _, _, size = operands
-        if size > SMALL:
+        if len(state) != STATE_WORDS or (size > TIMED and size * self._pace > ALONE):
             return self.added_chunk(Direct(*operands[:5]), state)
         key = labels.dtype, predictions.dtype, None if weights is None else weights.dtype
         entry = self._known.get(key)
         if entry is None:
             entry = self._known[key] = _sums(self.loss, operands, self.omit)
         state = state.copy()
+        begin = perf_counter() if size > TIMED else 0.0
         entry(self._recipe, *operands, state, self._guess)
-        if len(state) != STATE_WORDS:
-            self._add_squares(operands, state)
+        if size > TIMED:
+            self._measured(perf_counter() - begin, size)
         return state
 
     def added_chunk(self, chunk: Chunk, state: Words) -> Words:
         """Return a new state: the given one and any chunk."""
-        threads = _threads.get_num_threads() if chunk.size * self._pace > ALONE else 1
+        takes_long = chunk.size > TIMED and chunk.size * self._pace > ALONE
+        threads = _threads.get_num_threads() if takes_long else 1
         pieces = chunk.pieces(threads, int(DRAWN / self._pace))
         if threads == 1:
             return self._add(chunk, pieces, pieces, state.copy())
@@ -172,18 +173,25 @@ class Adder:
 
     def _add(self, chunk: Chunk, pieces: range, drawn: Iterable[int], state: Words) -> Words:
         """Add the drawn ones of a chunk's pieces to a state, and return it."""
+        seconds, elements = 0.0, 0
         for piece in drawn:
             operands = chunk.operands(piece, pieces)
-            entry = _sums(self.loss, operands, self.omit)
+            add_sums = _sums(self.loss, operands, self.omit)
+            add_squares = None if state.size == STATE_WORDS else _squares(self.loss, operands, self.omit)
             begin = perf_counter()
-            entry(self._recipe, *operands, state, self._guess)
-            if state.size != STATE_WORDS:
-                self._add_squares(operands, state)
-            elements = operands[-1] - operands[-2]
-            if elements >= TIMED:
-                self._pace = max((perf_counter() - begin) / elements, FASTEST)
+            add_sums(self._recipe, *operands, state, self._guess)
+            if add_squares is not None:
+                add_squares(self._recipe, *operands, state)
+            seconds += perf_counter() - begin
+            elements += operands[-1] - operands[-2]
             chunk.finish(piece, operands)
+        if elements > TIMED or (drawn is not pieces and elements * len(pieces) >= chunk.size):  # a usual piece, or more
+            self._measured(seconds, elements)
         return state
+
+    def _measured(self, seconds: float, elements: int) -> None:
+        """Take note of what elements have cost."""
+        self._pace = max(FASTEST, seconds / max(elements, 1))
 
     def added_one(self, label: float, prediction: float, weight: float, state: Words) -> Words:
         """Return a new state: the given one and one element."""
@@ -195,9 +203,6 @@ class Adder:
         state = state.copy()
         entry(self._recipe, label, prediction, weight, state)
         return state
-
-    def _add_squares(self, operands: Operands, state: Words) -> None:
-        _squares(self.loss, operands, self.omit)(self._recipe, *operands, state)
 
 
 @cache

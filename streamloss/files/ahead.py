@@ -88,9 +88,9 @@ def side_by_side(calls: Sequence[Callable[[], T]], threads: int) -> Generator[T,
                 results[number].put((None, error))
 
     workers = [threading.Thread(target=work, name="streamloss-reader", daemon=True) for _ in calls[:threads]]
-    for worker in workers:
-        worker.start()
     try:
+        for worker in workers:
+            worker.start()
         for result in results:
             value, error = result.get()
             if error is not None:
@@ -102,4 +102,5 @@ def side_by_side(calls: Sequence[Callable[[], T]], threads: int) -> Generator[T,
         stopped.set()
         slots.release(threads)
         for worker in workers:
-            worker.join()
+            with suppress(RuntimeError):  # it could not be started
+                worker.join()

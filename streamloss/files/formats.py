@@ -1,4 +1,7 @@
-"""Which module reads a file: a table of endings. A new format is a row here and a module that opens it."""
+"""Which module reads a file: a table of endings. A new format is a row here and a module that opens it.
+
+What is read from URLs, too, is also a row of a table in `remote`, and a kind of text one in `delimited`.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from .inference import record_of, widened
 from .origins import Local, Origin
 from .text import BYTE_ORDER_MARK, SAMPLE, Text
 
+BLANK = BYTE_ORDER_MARK + b" \t\r\n"  # bytes of which an empty file may consist
 ESCAPED_NAME = re.compile(rb'\\.(?:[^"\\]|\\.)*"\s*:')
 # Python writes NaN, which JSON does not know.
 NAN_VALUE = re.compile(rb'([{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*)NaN(?=\s*[,}])')
@@ -26,7 +27,7 @@ class NDJSON(Text):
     def __init__(self, origin: Origin) -> None:
         super().__init__(origin)
         sample = next(self._blocks(0, SAMPLE), None)
-        if sample is None or not any(block.data.strip() for block in self._blocks(0, SAMPLE)):
+        if sample is None or not any(block.data.strip(BLANK) for block in self._blocks(0, SAMPLE)):
             self.rows, self.schema = 0, pl.Schema()
             return
         try:

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..keys import Coded
-from .columns import Selection
+from .columns import Selection, one_line
 from .paths import state_of
 
 ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException)
@@ -56,8 +56,7 @@ def local_identity(path: Path) -> Mapping[str, Any]:
 
 def readable(name: str, error: BaseException) -> ValueError:
     """Return an error that says why a file cannot be read, in one line without the reader's advice."""
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return ValueError(f"{name} cannot be read: {reason}")
+    return ValueError(f"{name} cannot be read: {one_line(error)}")
 
 
 def slices(batches: Iterable[Any], columns: Selection, skip: int = 0) -> Iterator[pl.DataFrame]:

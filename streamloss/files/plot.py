@@ -17,9 +17,9 @@ from ..accumulator import Accumulator
 from ..grouped import GroupedAccumulator
 from ..reduction import Reduction
 from .history import History
+from .printed import largest
 from .report import key_names, parts, total
 from .results import Results
-from .table import largest
 
 MOST_DRAWN = 40  # groups: those with the most elements
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito: told apart by all eyes

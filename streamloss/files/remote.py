@@ -19,20 +19,21 @@ from .part import ERRORS, ROWS, Part, Piece, readable
 
 LINES = 1 << 16  # of a text that are held at once, besides those that Polars has read ahead
 TEXTS: Mapping[str, Callable[[Origin], Part]] = {"delimited": Delimited, "ndjson": NDJSON}
+SCANS: Mapping[str, Callable[..., pl.LazyFrame]] = {"parquet": pl.scan_parquet, "ipc": pl.scan_ipc}
 
 
 def open_remote(url: str) -> Part:
     """Open a file of an object store or a web server."""
     kind = TABLES[ending(urlsplit(url).path) or ""]
     if kind in TEXTS:
-        return TEXTS[kind](web.Text(url) if web.has(url) else StoreText(url))
-    return Remote(url, kind)
+        return TEXTS[kind](web.Served(url) if web.has(url) else StoreText(url))
+    if kind in SCANS:
+        return Remote(url, kind)
+    raise ValueError(f"{url}: files of this kind are read from disk only")
 
 
 class Remote:
     """A file of Parquet or Arrow."""
-
-    repeated = ()
 
     def __init__(self, url: str, kind: str) -> None:
         self.name, self._kind = url, kind
@@ -60,8 +61,7 @@ class Remote:
             raise readable(self.name, error) from error
 
     def _scan(self) -> pl.LazyFrame:
-        scan = pl.scan_parquet if self._kind == "parquet" else pl.scan_ipc
-        return scan(self.name, hive_partitioning=False)
+        return SCANS[self._kind](self.name, hive_partitioning=False)
 
 
 class StoreText:

@@ -58,9 +58,9 @@ class Run:
                 if self.checkpoint is not None and self.checkpoint.is_due:
                     self._save()
                 tell()
+            self.source.check_unchanged()
             if self.position.rows == 0:
                 raise ValueError(f"{name} has no rows")
-            self.source.check_unchanged()
             self._finish()
         except BaseException as error:
             self._stop(error)

@@ -189,7 +189,7 @@ def _description(run: Run, losses_out: Path | None) -> dict[str, Any]:
         "predictions": list(columns.predictions),
         "weights": columns.weights,
         "by": list(columns.by),
-        "loss": first.loss.spec if first.loss.is_builtin else f"{first.loss!r} {first.loss.fingerprint[:16]}",
+        "loss": first.loss.identity,
         "nan": first.nan,
         "stderr": first.stderr,
         "losses_out": None if losses_out is None else os.path.abspath(losses_out),

@@ -133,7 +133,7 @@ class Text(ABC):
                 with self._reading():
                     text, count = _read_on(stream, size, header + rest)
                 data = text.getvalue()
-                end = self._end(data) if count else len(data)
+                end = self._end(data, len(header) + len(rest)) if count else len(data)
                 rest = data[max(end, len(header)) :]
                 if end > len(header):
                     offset += end - len(header)
@@ -152,9 +152,9 @@ class Text(ABC):
         except (*ERRORS, OSError, EOFError) as error:
             raise readable(self.name, error) from error
 
-    def _end(self, data: bytes) -> int:
-        """Return the end of the last whole record; 0 if there is none."""
-        return data.rfind(b"\n") + 1
+    def _end(self, data: bytes, known: int = 0) -> int:
+        """Return the end of the last whole record; 0 if there is none, as in the first `known` bytes."""
+        return data.rfind(b"\n", known) + 1
 
     def _first_end(self, data: bytes, start: int = 0) -> int:
         """Return the end of the first record that begins at `start` or later; of the data, if it never ends."""

@@ -30,7 +30,7 @@ def has(url: str) -> bool:
     return url.lower().startswith(("http://", "https://"))
 
 
-class Text:
+class Served:
     """A file of lines on a web server."""
 
     def __init__(self, url: str) -> None:
@@ -97,6 +97,10 @@ class Body(Readable):
             self._answer.close()
         self._answer = None
 
+    def _has_another_size(self, sent: re.Match[str] | None) -> bool:
+        """Whether an answer's range is one of a file that is shorter or longer than it was."""
+        return sent is not None and sent[2] != "*" and self._size is not None and int(sent[2]) != self._size
+
     def _ask(self) -> Any:
         """Ask for all bytes from here on, and learn how many there are."""
         answer = urllib.request.urlopen(_request(self._url, {"Range": f"bytes={self._at}-"}), timeout=WAIT)
@@ -104,7 +108,7 @@ class Body(Readable):
         sent = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
         if self._at and (sent is None or int(sent[1]) != self._at):
             error = no_ranges(self._url)
-        elif any(answer.headers[name] != self._head[name] for name in known):
+        elif any(answer.headers[name] != self._head[name] for name in known) or self._has_another_size(sent):
             error = ValueError(f"{self._url} was changed while it was read")
         else:
             if self._size is None and sent is not None and sent[2] != "*":

@@ -72,8 +72,7 @@ class Metric(torchmetrics.Metric):
         super().__init__(**kwargs)
         self._empty = Accumulator(loss, reduction=reduction, nan=nan)
         # torchmetrics lets metrics share a state whose names and values are equal after the first batch.
-        parts = (repr(self._empty.loss), "" if self._empty.loss.is_builtin else self._empty.loss.fingerprint, nan)
-        digest = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(f"{self._empty.loss.identity} {nan}".encode()).hexdigest()[:8]
         self._name = f"state_{digest}"
         self.add_state(self._name, torch.from_numpy(self._empty.state), dist_reduce_fx="sum")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..arrays import as_array
 from .foreign import plain_keys
-from .forms import KINDS, Key, kind_of, plain, texts_of
+from .forms import KINDS, Key, form, kind_of, plain, texts_of
 from .numbering import FEW, Codes, Numbering, number, unite
 
 TYPES = frozenset({*KINDS, type(None)})
@@ -145,8 +145,8 @@ def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
 def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool]]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of an array; those that a numpy.ma mask hides are null."""
     kind = array.dtype.kind
-    for mask, hidden_by in masks if kind == "O" else ():  # what is hidden may be of any kind
-        array = np.where(mask != hidden_by, np.array(None), array)
+    for mask, keep in masks if kind == "O" else ():  # what is hidden may be of any kind
+        array = np.where(mask != keep, np.array(None), array)
     if kind in "biu":
         values, codes = number(array)
     elif kind == "f" and array.dtype.itemsize <= 8:
@@ -162,8 +162,8 @@ def read_array(array: npt.NDArray[Any], masks: list[tuple[npt.NDArray[Any], bool
     if not masks:
         return codes, values
     codes = codes.astype(np.int32)
-    for mask, hidden_by in masks:
-        codes[mask != hidden_by] = NULL
+    for mask, keep in masks:
+        codes[mask != keep] = NULL
     kept, codes = number(codes)
     return unite(codes, [None if code == NULL else values[code] for code in kept])
 
@@ -176,6 +176,12 @@ def read_times(array: npt.NDArray[Any]) -> tuple[Codes, list[Any]]:
 def read_objects(objects: list[Any]) -> tuple[Codes, list[Any]]:
     """Return the codes and keys of Python's objects."""
     objects, kinds = _with_plain(objects)
+    if not kinds <= TYPES:  # times of different zones may be equal, and what is no key may equal one
+        objects = list(map(form, objects))
+        kinds = set(map(type, objects))
+        if not kinds <= TYPES:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds - TYPES))
+            raise TypeError(f"by must hold integers, strings, bools or floats, got {names}")
     if bool in kinds and kinds & {int, float}:  # True would be the same key as 1
         raise TypeError("by must hold integers, strings, bools or floats, one kind in a column, got bool and numbers")
     numbering = Numbering()

@@ -37,23 +37,34 @@ def _of_polars(column: Any) -> Any:
         return column
     if getattr(dtype, "time_zone", None) is not None:
         return column.dt.to_string("iso:strict").to_numpy()
-    if not dtype.is_integer() or not column.null_count():
-        return column
     if str(dtype) in ("Int128", "UInt128"):
         return np.array(column.to_list(), object)
+    if not dtype.is_integer() or not column.null_count():
+        return column
     return np.ma.array(column.fill_null(0).to_numpy(), mask=column.is_null().to_numpy())
 
 
 def _of_arrow(column: Any) -> Any:
     if not hasattr(column, "null_count"):
         return column
+    if str(column.type).startswith("run_end_encoded"):
+        column = _decoded(column)
     if str(column.type).startswith("dictionary"):
         column = column.cast(column.type.value_type)
     if getattr(column.type, "tz", None) is not None:
-        return np.array(column.to_pylist(), object)
+        try:
+            return np.array(column.to_pylist(), object)
+        except (OverflowError, ValueError) as error:
+            raise ValueError(f"by has times that Python cannot hold: {error}") from error
     if not column.null_count or not str(column.type).startswith(("int", "uint")):
         return column
     return np.ma.array(np.asarray(column.fill_null(0)), mask=np.asarray(column.is_null()))
+
+
+def _decoded(column: Any) -> Any:
+    from pyarrow.compute import run_end_decode
+
+    return run_end_decode(column)
 
 
 READERS = {"pandas": _of_pandas, "polars": _of_polars, "pyarrow": _of_arrow}
