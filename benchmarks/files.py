@@ -118,7 +118,7 @@ def _measure(case: Case, path: Path, rows: int, exact: Answer, plan: Plan) -> Ro
             failed.append((name, f"wrong by more than {tolerance:g}"))
             continue
         calls[name] = partial(engine, path, case)
-    timed = time_in_turns(calls, plan.pick(1, 7))
+    timed = time_in_turns(calls, plan.pick(1, 11))
     best = {name: timed[name].seconds for name in calls}
     size = path.stat().st_size
     for name, seconds in best.items():

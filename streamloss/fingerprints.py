@@ -14,7 +14,10 @@ _kept: list[Any] = []  # objects known by their identity
 
 
 def fingerprint(function: Callable[..., Any]) -> str:
-    """Return a digest of what a function computes, the same in all processes; TypeError if that is not settled yet."""
+    """Return a digest of what a function computes, the same in all processes; TypeError if that is not settled yet.
+
+    Values that no compiled code could use count by their identity.
+    """
     digest = hashlib.sha256()
     _feed(digest, function, {})
     return digest.hexdigest()
@@ -45,6 +48,8 @@ def _feed(digest: Any, value: Any, seen: dict[Any, int], names: Sequence[str] = 
             _feed(digest, constant, seen)
     elif isinstance(value, np.ndarray):
         digest.update(repr((value.dtype, value.shape)).encode() + value.tobytes())
+    elif isinstance(value, frozenset):
+        digest.update(repr(sorted(map(repr, value))).encode())  # Python orders text anew in each process
     elif isinstance(value, tuple):
         digest.update(b"(%d" % len(value))
         for part in value:
@@ -60,7 +65,7 @@ def _feed(digest: Any, value: Any, seen: dict[Any, int], names: Sequence[str] = 
         accepts = value.types if isinstance(value, np.ufunc) else None  # libraries have ufuncs of the same names
         module = getattr(value, "__module__", None)
         digest.update(repr((type(value).__name__, module, value.__name__, accepts)).encode())
-    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic, frozenset)):
+    elif value is None or isinstance(value, (bool, int, float, complex, str, bytes, np.generic)):
         digest.update(repr((type(value).__name__, value)).encode())
     else:  # known by its identity only; it is kept, so that no other object gets the same id
         _kept.append(value)

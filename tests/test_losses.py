@@ -152,6 +152,20 @@ def test_nan_stays_nan(name, place):
     assert math.isnan(one(name, **{"label": 0.5, "prediction": 0.5, place: math.nan}))
 
 
+def test_the_order_of_a_set_does_not_change_what_a_function_is():
+    program = """
+from streamloss.fingerprints import fingerprint
+print(fingerprint(lambda label, prediction: label if label in {"north", "east", "south", "west"} else prediction))
+"""
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        )
+        for seed in "123"
+    ]
+    assert len({run.stdout for run in runs}) == 1
+
+
 def test_what_many_accumulators_share_cannot_be_changed():
     for loss in (streamloss.losses.as_loss("huber(delta=3)"), Accumulator("huber(delta=3)").loss, LOSSES["huber"]):
         for values in (loss.parameters, loss.domain):
