@@ -31,7 +31,7 @@ HEADROOM = 4  # bits of a window kept free for larger terms to come
 WASTE = 32  # bits above what is needed, at which a window is given up
 
 exceeding, magic = known_to_numba(error_free.exceeding), known_to_numba(error_free.magic)
-exact_product = known_to_numba(error_free.exact_product)
+cut_patterns, exact_product = known_to_numba(error_free.cut), known_to_numba(error_free.exact_product)
 
 helper = numba.njit(**FLAGS)
 
@@ -45,12 +45,9 @@ def constants(window: int) -> tuple[float, float]:
 @helper
 def cut(value: float, high: float, low: float) -> tuple[int, int, int]:
     """Cut a number twice: return the units of both parts, and 0 if it was inside the window and nothing is left."""
-    u = value + high
-    rest = value - (u - high)
-    v = rest + low
-    outside = (bits(u) ^ bits(high)) >> FRACTION_BITS
-    left = bits(rest - (v - low)) & WITHOUT_SIGN  # 0 and -0 are the same number
-    return bits(u) - bits(high), bits(v) - bits(low), outside | left
+    upper, lower, left = cut_patterns(value, high, low)
+    outside = (upper ^ bits(high)) >> FRACTION_BITS
+    return upper - bits(high), lower - bits(low), outside | (left & WITHOUT_SIGN)  # 0 and -0 are the same number
 
 
 @helper
