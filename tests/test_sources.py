@@ -1254,6 +1254,13 @@ def test_too_many_fields_are_refused_beyond_the_sample_and_in_columns_that_are_n
         streamloss.score(str(tmp_path / "t.csv"), labels="y", predictions="p", by=by)
 
 
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\n \r\n", b"\n\t\n"])
+def test_lines_of_json_without_any_object_have_no_rows(tmp_path, content):
+    (tmp_path / "t.ndjson").write_bytes(content)
+    with pytest.raises(ValueError, match=r"t\.ndjson has no rows"):
+        streamloss.score(str(tmp_path / "t.ndjson"), labels="y", predictions="p")
+
+
 ODD = {
     "blank lines": "y,s\n1,a\n\n2,b\n\n\n3,c\n",
     "quotes": 'y,s\n1,"a\nb"\n2,"c ""d""\n\n"\n3,"\n"\n4,e\n',

@@ -46,9 +46,9 @@ from .operands import block, is_shared, item, kept, part, portion, read_ahead, r
 MARGIN = 2  # bits of the window kept free for larger terms in the blocks to come
 FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by one takes as long as ten cuts
 STEP = 256  # numbers that are split before they are added one by one
-PARTS = 2 * STEP
+PARTS = 2 * STEP  # words: two for each of them
 PAIRS = 2 * DIGITS  # words: for each digit, the sums of what is added to it and to the next one
-ROOM = 2 * PAIRS
+SETS = 2 * PAIRS  # of two sets of such sums
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 UNKNOWN = -2000  # no window that the quick path could use
@@ -229,7 +229,7 @@ def add_one_by_one(values: Any, total: Any) -> None:
     processor waits where it adds to what it has just stored.
     """
     intrinsics.not_inlined()
-    parts, digits, pairs = room(PARTS, int64), room(STEP, int64), room(ROOM, int64)
+    parts, digits, pairs = room(PARTS, int64), room(STEP, int64), room(SETS, int64)
     for first in range(0, values.size, CARRY_AFTER):
         pairs[:] = 0
         for start in range(first, smaller(first + CARRY_AFTER, values.size), STEP):
