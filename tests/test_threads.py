@@ -24,7 +24,7 @@ from numba.core.codegen import JitEngine
 import streamloss
 from streamloss import Accumulator, _jit, _threads
 from streamloss.cpu import updates
-from streamloss.cpu.operands import read_ahead
+from streamloss.cpu.operands import BLOCK, PORTION, portion, read_ahead
 from streamloss.formulas import compiled_form
 from streamloss.intrinsics import not_inlined
 from streamloss.losses import LOSSES
@@ -669,6 +669,8 @@ def test_memory_is_asked_for_unless_the_processor_does_so_well_enough(monkeypatc
     signature = (types.Array(types.float32, 1, "C"),)
     function.compile(signature)
     assert ("llvm.prefetch" in function.inspect_llvm(signature)) == asks
+    size = numba.njit(lambda labels: portion(labels))(np.zeros(1, np.float32))
+    assert size == (PORTION // 4 if asks else BLOCK)  # what has no reason to be cut is not
 
 
 BY_LIBRARY = [sine, power, of_numpy]

@@ -24,7 +24,7 @@ BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**6
 
 # Intel's own read-ahead keeps up with a loop that only reads. With it alone, these loops wait for a third of the time.
 # Both numbers are the best of many that were measured: a line more or less costs 5 to 10 %. AMD's keeps up with these
-# loops, too, and is a quarter slower if it is told what to read.
+# loops, too, and is a quarter slower if it is told what to read: it reads blocks as wholes.
 PORTION = 1024  # bytes of labels that are read before the next lines of all operands are asked for
 AHEAD = 2432  # bytes from the current element to the end of those lines
 READ_AHEAD_WELL = "znver"  # how LLVM's names of such processors begin
@@ -193,7 +193,12 @@ def portion(typing: Any, labels: Any) -> Any:
 
 
 def _portion(labels: Any) -> int:
-    return PORTION * 8 // int(labels.dtype.bitwidth)
+    return BLOCK if _reads_ahead_well() else PORTION * 8 // int(labels.dtype.bitwidth)
+
+
+def _reads_ahead_well() -> bool:
+    processor = config.CPU_NAME or get_host_cpu_name()  # as Numba has it
+    return processor.startswith(READ_AHEAD_WELL)
 
 
 @intrinsic
@@ -204,8 +209,7 @@ def read_ahead(typing: Any, labels: Any, operand: Any, start: Any) -> Any:
     """
 
     def ask(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        processor = config.CPU_NAME or get_host_cpu_name()  # as Numba has it
-        if isinstance(operand, types.Array) and not processor.startswith(READ_AHEAD_WELL):
+        if isinstance(operand, types.Array) and not _reads_ahead_well():
             data = context.make_array(operand)(context, builder, args[1]).data
             begin = builder.bitcast(builder.gep(data, [args[2]]), ir.IntType(8).as_pointer())
             size = _portion(labels) * operand.dtype.bitwidth // 8
