@@ -17,6 +17,7 @@ from numba.core.cgutils import alloca_once
 from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
+CACHE_LINE = 64  # bytes
 WORD = 64  # bools that are counted at once: as many as an integer has bits
 SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
 
@@ -75,6 +76,7 @@ def prefetch(builder: Any, pointer: Any) -> None:
 def on_stack(context: Any, builder: Any, array: Any, count: int) -> Any:
     """Write code that makes an array of the type `array` in the frame of the function that is being compiled."""
     pointer = alloca_once(builder, context.get_data_type(array.dtype), count)
+    pointer.align = CACHE_LINE
     return _array(context, builder, array, pointer, context.get_constant(types.intp, count))
 
 

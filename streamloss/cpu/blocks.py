@@ -48,7 +48,6 @@ FARTHEST = 10 * CUT  # bits between terms that are still cut: adding them one by
 STEP = 256  # numbers that are split before they are added one by one
 PARTS = 2 * STEP  # words: two for each of them
 PAIRS = 2 * DIGITS  # words: for each digit, the sums of what is added to it and to the next one
-SETS = 2 * PAIRS  # of two sets of such sums
 CARRY_AFTER = 1024  # numbers added one by one: 2**10 parts of up to 2**52 fit a digit
 
 UNKNOWN = -2000  # no window that the quick path could use
@@ -204,21 +203,25 @@ def extremes(values: Any) -> tuple[int, int]:
 
 
 @_jit.routine
-def split(values: Any, parts: Any, digits: Any) -> None:
-    """Find for each finite number the digit that its lowest bit lies in, and what to add to it and to the next one."""
+def split(values: Any, parts: Any, pairs: Any) -> None:
+    """Find for each finite number what to add to the digit that its lowest bit lies in and to the next one.
+
+    `pairs` get twice the number of that digit: where the pair of sums for both begins.
+    """
     intrinsics.not_inlined()
     intrinsics.wide_vectors()
     for i in range(values.size):
         pattern = bits(values[i])
         exponent = (pattern >> FRACTION_BITS) & EXPONENT_MASK
-        normal = I64(exponent != 0)
-        fraction = (pattern & ((1 << FRACTION_BITS) - 1)) | (normal << FRACTION_BITS)
-        place = exponent - normal + (SMALLEST_EXPONENT - LOW)
-        shift = place & (DIGIT_BITS - 1)
+        fraction = pattern & ((1 << FRACTION_BITS) - 1)
+        fraction = fraction | 1 << FRACTION_BITS if exponent != 0 else fraction
         sign = pattern >> 63  # 0 or -1: (x ^ sign) - sign is x or -x
-        digits[i] = place >> DIGIT_SHIFT
-        parts[U64(2 * i)] = (((fraction << shift) & DIGIT_MASK) ^ sign) - sign
-        parts[U64(2 * i + 1)] = ((fraction >> (DIGIT_BITS - shift)) ^ sign) - sign
+        number = (fraction ^ sign) - sign
+        place = larger(exponent, I64(1)) - 1 + (SMALLEST_EXPONENT - LOW)
+        shift = place & (DIGIT_BITS - 1)
+        pairs[i] = place >> DIGIT_SHIFT << 1
+        parts[U64(2 * i)] = (number << shift) & DIGIT_MASK
+        parts[U64(2 * i + 1)] = number >> (DIGIT_BITS - shift)
 
 
 @_jit.routine
@@ -229,19 +232,23 @@ def add_one_by_one(values: Any, total: Any) -> None:
     processor waits where it adds to what it has just stored.
     """
     intrinsics.not_inlined()
-    parts, digits, pairs = room(PARTS, int64), room(STEP, int64), room(SETS, int64)
+    parts, pairs, even, odd = room(PARTS, int64), room(STEP, int64), room(PAIRS, int64), room(PAIRS, int64)
     for first in range(0, values.size, CARRY_AFTER):
-        pairs[:] = 0
+        even[:] = 0
+        odd[:] = 0
         for start in range(first, smaller(first + CARRY_AFTER, values.size), STEP):
             stop = smaller(start + STEP, values.size)
-            split(part(values, start, stop), parts, digits)
-            for i in range(stop - start):
-                pair = U64(2) * U64(digits[i]) + U64(i % 2) * U64(PAIRS)
-                intrinsics.add_two(pairs, pair, parts, U64(2) * U64(i))
+            split(part(values, start, stop), parts, pairs)
+            for i in range(U64(0), U64(stop - start) & ~U64(1), U64(2)):
+                intrinsics.add_two(even, U64(pairs[i]), parts, U64(2) * i)
+                intrinsics.add_two(odd, U64(pairs[i + U64(1)]), parts, U64(2) * i + U64(2))
+            if (stop - start) % 2 != 0:
+                last = U64(stop - start - 1)
+                intrinsics.add_two(even, U64(pairs[last]), parts, U64(2) * last)
         for i in range(0, PAIRS - 2, 2):
             digit = FIRST_DIGIT + i // 2
-            total[digit] += pairs[i] + pairs[i + PAIRS]
-            total[digit + 1] += pairs[i + 1] + pairs[i + PAIRS + 1]
+            total[digit] += even[i] + odd[i]
+            total[digit + 1] += even[i + 1] + odd[i + 1]
         carry(total)
 
 

@@ -18,7 +18,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .. import _jit, intrinsics
-from ..intrinsics import VECTOR, WORD, smaller
+from ..intrinsics import CACHE_LINE, VECTOR, WORD, smaller
 
 BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**63, see blocks.py
 
@@ -28,7 +28,6 @@ BLOCK = 2048  # elements; 2**11 patterns of 2**51 units add up to less than 2**6
 PORTION = 1024  # bytes of labels that are read before the next lines of all operands are asked for
 AHEAD = 2432  # bytes from the current element to the end of those lines
 READ_AHEAD_WELL = "znver"  # how LLVM's names of such processors begin
-CACHE_LINE = 64  # bytes
 _VECTOR = ir.IntType(64)(VECTOR)
 
 
@@ -188,8 +187,7 @@ def past_line(values: Any, i: int, whole_vectors: bool) -> int:
 @intrinsic
 def portion(typing: Any, labels: Any) -> Any:
     """Return how many elements of a block are read before the next lines are asked for."""
-    answer = _portion(labels)
-    return types.int64(labels), lambda context, *_: context.get_constant(types.int64, answer)
+    return types.int64(labels), lambda context, *_: context.get_constant(types.int64, _portion(labels))
 
 
 def _portion(labels: Any) -> int:
