@@ -18,7 +18,7 @@ The chunks of Polars' batches are handed on one by one: to join them for NumPy t
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import accumulate
@@ -97,7 +97,7 @@ class Parquet:
         """Yield row group after row group, of which Arrow decodes several columns at once."""
         first, skip = self._find(row)
         groups = list(range(first, len(self._groups)))
-        with self._open(columns, buffer_size=BUFFER) as file:
+        with self._opener(columns)(buffer_size=BUFFER) as file:
             for batch in file.iter_batches(ROWS, row_groups=groups, columns=columns.roots):
                 if skip < batch.num_rows:
                     yield _piece(pa.Table.from_batches([batch.slice(skip)]), columns)
@@ -107,18 +107,15 @@ class Parquet:
         """Yield batches of Polars with keys of text that Arrow decodes, several runs of row groups at once."""
         first, skip = self._find(row)
         starts = [skip] + [0] * len(self._groups)
-        calls = [partial(self._texts, columns, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
+        texts_of = partial(_texts, self._opener(columns), columns.text_keys)
+        calls = [partial(texts_of, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
         with closing(side_by_side(calls, get_num_threads())) as texts:
             yield from _joined(self._through_polars(columns, row, without=columns.text_keys), texts)
 
-    def _texts(self, columns: Selection, groups: list[int], skip: int) -> Texts:
-        with self._open(columns) as file:
-            table = file.read_row_groups(groups, columns.text_keys, use_threads=False)
-        return {name: _by_dictionary(table.column(name).slice(skip)) for name in columns.text_keys}
-
-    def _open(self, columns: Selection, buffer_size: int = 0) -> Any:
+    def _opener(self, columns: Selection) -> Callable[..., Any]:
+        """Return what opens the file for Arrow, which will read keys of text as codes where it can."""
         keys = [key for key in columns.text_keys if self._has_dictionary(key)]
-        return pq.ParquetFile(self._path, metadata=self._metadata, read_dictionary=keys, buffer_size=buffer_size)
+        return partial(pq.ParquetFile, self._path, metadata=self._metadata, read_dictionary=keys)
 
     def _has_dictionary(self, key: str) -> bool:
         """Whether Arrow can read a column of text as codes: in some encodings it cannot."""
@@ -142,6 +139,13 @@ class Parquet:
             run.append(group)
         if run:
             yield run
+
+
+def _texts(open_file: Callable[..., Any], keys: list[str], groups: list[int], skip: int) -> Texts:
+    """Read keys of text from some row groups, without the first `skip` rows."""
+    with open_file() as file:
+        table = file.read_row_groups(groups, keys, use_threads=False)
+    return {name: _by_dictionary(table.column(name).slice(skip)) for name in keys}
 
 
 def _as_it_lies(batch: pl.DataFrame) -> Iterator[pl.DataFrame]:
