@@ -130,13 +130,37 @@ def true_of_word(typing: Any, array: Any, index: Any) -> Any:
     """Count how many of the WORD bools of an array from an index on are True."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        bools, word = ir.VectorType(ir.IntType(8), WORD), ir.IntType(WORD)
-        data = context.make_array(array)(context, builder, args[0]).data
-        loaded = builder.load(builder.bitcast(builder.gep(data, [args[1]]), bools.as_pointer()), align=1)
-        are_true = builder.icmp_unsigned("!=", loaded, ir.Constant(bools, None))
-        return builder.ctpop(builder.bitcast(are_true, word))
+        bools = _word(context, builder, array, *args)
+        are_true = builder.icmp_unsigned("!=", bools, ir.Constant(bools.type, None))
+        return builder.ctpop(builder.bitcast(are_true, ir.IntType(WORD)))
 
     return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def equal_in_word(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Return a word whose bits say which of the WORD bytes of an array from an index on are a value."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        loaded = _word(context, builder, array, *args[:2])
+        single = builder.insert_element(ir.Constant(loaded.type, ir.Undefined), args[2], ir.IntType(32)(0))
+        places = ir.Constant(ir.VectorType(ir.IntType(32), WORD), None)  # the first element everywhere
+        wanted = builder.shuffle_vector(single, single, places)
+        return builder.bitcast(builder.icmp_unsigned("==", loaded, wanted), ir.IntType(WORD))
+
+    return types.uint64(array, types.int64, types.uint8), generate
+
+
+@intrinsic
+def ones(typing: Any, word: Any) -> Any:
+    """Return how many bits of a word are 1."""
+    return types.int64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+def _word(context: Any, builder: Any, array: Any, whole: Any, index: Any) -> Any:
+    """Write code that loads WORD bytes of an array as a vector."""
+    place = builder.gep(context.make_array(array)(context, builder, whole).data, [index])
+    return builder.load(builder.bitcast(place, ir.VectorType(ir.IntType(8), WORD).as_pointer()), align=1)
 
 
 def _select(comparison: str) -> Any:

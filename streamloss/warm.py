@@ -50,9 +50,8 @@ def warmup(
     several = [losses] if isinstance(losses, (str, Loss)) or callable(losses) else list(losses)
     policies = [nan] if isinstance(nan, str) else list(nan)
     kinds = list(dtypes) if isinstance(dtypes, Iterable) and not isinstance(dtypes, str) else [dtypes]
+    _read_text(groups)
     for loss, dtype, policy in itertools.product(several, kinds, policies):
-        if groups:
-            _code_text()
         one = np.ones(1, dtype)
         for errors in (False, True) if stderr else (False,):
             accumulator = Accumulator(loss, nan=policy, stderr=errors)
@@ -63,12 +62,15 @@ def warmup(
                 grouped.update(one, one, by=[key]).update(one, one, one, by=[key])
 
 
-def _code_text() -> None:
-    """Compile what codes the text of files, where what reads them is installed."""
+def _read_text(keys: bool) -> None:
+    """Compile what looks at the fields of CSV, and what codes keys of text, where Polars reads them."""
     try:
         import polars as pl
 
         from .files.coding import Coder
+        from .files.fields import are_regular
     except ImportError:
         return
-    Coder().encode(pl.Series([""]))
+    are_regular(b"", ",", 0)
+    if keys:
+        Coder().encode(pl.Series([""]))

@@ -29,11 +29,14 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator
 from streamloss.files import arrays, delimited, parquet, part, remote, text, web
 from streamloss.files.ahead import ahead, side_by_side
+from streamloss.files.fields import are_regular
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
 from streamloss.keys import Coded, read
@@ -1259,6 +1262,31 @@ def test_lines_of_json_without_any_object_have_no_rows(tmp_path, content):
     (tmp_path / "t.ndjson").write_bytes(content)
     with pytest.raises(ValueError, match=r"t\.ndjson has no rows"):
         streamloss.score(str(tmp_path / "t.ndjson"), labels="y", predictions="p")
+
+
+def test_records_with_too_many_fields_are_refused_beside_others_with_too_few(tmp_path):
+    lines = ["y,p,k,c", *["1,2,a,7"] * 9, "1,2,a", "1,2,b,3,4", *["1,2,a,7"] * 9]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=r"line 12 of .*: 5 fields, expected 4"):
+        streamloss.score(str(tmp_path / "t.csv"), labels="y", predictions="p")
+
+
+FIELDS = [b"a", b"12345", b"", b'"x"', b'",\n"', b'"\r\n,,"']
+
+
+@settings(max_examples=500)
+@given(st.integers(0, 3), st.data())
+def test_regular_lines_are_told_from_others(width, data):
+    line = st.lists(st.sampled_from(FIELDS), min_size=width + 1, max_size=width + 1).map(b",".join)
+    lines = data.draw(st.lists(line | st.sampled_from([b"", b"\r"]), max_size=40))
+    text = b"\n".join(lines) + data.draw(st.sampled_from([b"", b"\n"]))
+    if data.draw(st.booleans()):
+        place = data.draw(st.integers(0, len(text)))
+        text = text[:place] + data.draw(st.sampled_from([b",", b"\n", b'"', b""])) + text[place + 1 :]
+    records = re.findall(rb'(?:"[^"]*"|[^"\n])+(?:"[^"]*)?(?:\n|\Z)|\n|"[^"]*\Z', text)
+    assert b"".join(records) == text
+    widths = [re.sub(rb'"[^"]*("|\Z)', b"", r).count(b",") for r in records if r not in (b"\n", b"\r\n")]
+    assert are_regular(text, ",", width) == all(found == width for found in widths)
 
 
 ODD = {
