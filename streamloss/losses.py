@@ -85,8 +85,7 @@ class Loss:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise ValueError(f"loss {self.name} has no parameter {name!r}; it has: {known}")
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"{name} of {self.name} must be a number, got {type(value).__name__}")
+            as_number(f"{name} of {self.name}", value)
             low, high = self.domain.get(name, (-math.inf, math.inf))
             if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max) or value in (low, high):
                 raise ValueError(f"{name} of {self.name} must lie strictly between {low} and {high}, got {value!r}")
@@ -233,6 +232,13 @@ def _check_no_more(signature: inspect.Signature) -> None:
     for number, parameter in enumerate(signature.parameters.values()):
         if number >= 2 or parameter.kind in several:
             raise TypeError(f"got {str(parameter)!r}, too; let that be a variable outside of the function instead")
+
+
+def as_number(name: str, value: Any) -> float:
+    """Return the value of a parameter; TypeError if it is not a real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return float(value)
 
 
 @lru_cache  # an accumulator is often made anew for each of many small batches

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +218,22 @@ def test_torch_refuses_as_torch_does():
         with pytest.raises(ValueError, match="must"):
             make()
     assert torch.SmoothL1Loss(beta=0.0)([1.0], [3.0]) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (torch.HuberLoss, "delta of huber"),
+        (torch.SmoothL1Loss, "beta"),
+        (keras.Huber, "delta of huber"),
+        (keras.BinaryCrossentropy, "label_smoothing"),
+        (partial(tensorflow_v1.log_loss, [1.0], [0.5]), "epsilon"),
+    ],
+)
+@pytest.mark.parametrize("value", ["x", None, [1.0], True])
+def test_parameters_must_be_numbers(make, name, value):
+    with pytest.raises(TypeError, match=f"^{name} must be a number, got {type(value).__name__}$"):
+        make(**{name.split()[0]: value})
 
 
 NAMES = ["mse", "MSE", "mean_squared_error", "mae", "MAE", "msle", "MSLE", "bce", "BCE", "huber", "log_cosh", "logcosh"]
@@ -682,6 +699,7 @@ def test_no_framework_is_imported():
     script = f"""
 import sys
 import threading
+from functools import partial
 import streamloss.compat
 from streamloss.compat import keras, tensorflow_v1, torch
 assert torch.MSELoss()([1.0], [3.0]) == keras.MeanSquaredError()([1.0], [3.0]) == 4.0

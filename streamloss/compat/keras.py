@@ -307,7 +307,7 @@ class BinaryCrossentropy(Loss, name="binary_crossentropy", loss=own_loss(cross_e
             raise ValueError(f"axis must be -1, got {axis!r}")
         self.from_logits, self.label_smoothing = from_logits, label_smoothing
         formula = cross_entropy_from_logits if from_logits else cross_entropy
-        self._loss = own_loss(formula, {"smoothing": float(label_smoothing)})
+        self._loss = own_loss(formula, {"smoothing": losses.as_number("label_smoothing", label_smoothing)})
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal object."""

@@ -133,7 +133,7 @@ _LOSSES: dict[str, Callable[..., Loss]] = {
     "mean_squared_error": lambda: core.squared_error,
     "absolute_difference": lambda: core.absolute_error,
     "huber_loss": lambda delta=1.0: core.huber(delta=delta),
-    "log_loss": lambda epsilon=1e-7: own_loss(log_loss_of, {"epsilon": float(epsilon)}),
+    "log_loss": lambda epsilon=1e-7: own_loss(log_loss_of, {"epsilon": core.as_number("epsilon", epsilon)}),
 }
 
 

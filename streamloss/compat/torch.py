@@ -36,7 +36,10 @@ def _smooth_l1(label: float, prediction: float, beta: float) -> float:
 
 def smooth_l1_of(beta: float) -> Loss:
     """Return the loss of `smooth_l1_loss`: for beta 0, the absolute error."""
-    return own_loss(smooth_l1, {"beta": float(beta)}) if beta else losses.absolute_error
+    number = losses.as_number("beta", beta)
+    if not 0.0 <= number < float("inf"):
+        raise ValueError(f"beta must be 0 or more, got {beta!r}")
+    return own_loss(smooth_l1, {"beta": number}) if number else losses.absolute_error
 
 
 def is_huber(loss: Loss) -> bool:
@@ -210,8 +213,6 @@ class SmoothL1Loss(MSELoss):
         beta: float = 1.0,
     ) -> None:
         super().__init__(size_average, reduce, reduction)
-        if not 0.0 <= beta < float("inf"):
-            raise ValueError(f"beta must be 0 or more, got {beta!r}")
         self.beta = beta
         self._loss = smooth_l1_of(beta)
 
