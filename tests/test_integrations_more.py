@@ -1,7 +1,9 @@
 """scikit-learn, XGBoost, LightGBM, JAX, transformers and river: each beside the framework's own numbers."""
 
+import importlib
 import math
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -215,6 +217,25 @@ def test_lightgbm_estimators_take_both(data):
     }
     model.fit(data.x, data.y, sample_weight=data.weights, **options)
     assert model.evals_result_["training" if "training" in model.evals_result_ else "valid_0"]["e"][-1] < 3000
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+@pytest.mark.filterwarnings("ignore")  # LightGBM's new names of arguments
+def test_boosted_estimators_can_be_cloned_and_pickled(data, library):
+    module = pytest.importorskip(library)
+    ours = importlib.import_module(f"streamloss.integrations.{library}")
+    metric, objective = ours.metric("huber(delta=2)", name="close"), ours.objective("huber(delta=50)")
+    assert (metric.__name__, objective.__name__) == ("close", "huber")
+    assert (ours.metric("absolute_error").__name__, ours.objective().__name__) == ("absolute_error", "squared_error")
+    made = {"xgboost": {"verbosity": 0, "eval_metric": metric}, "lightgbm": {"verbosity": -1}}[library]
+    estimator = {"xgboost": "XGBRegressor", "lightgbm": "LGBMRegressor"}[library]
+    model = getattr(module, estimator)(n_estimators=5, n_jobs=1, objective=objective, **made)
+    expected = model.fit(data.x, data.y).predict(data.x)
+    for same in (pickle.loads(pickle.dumps(model)), sklearn.base.clone(model).fit(data.x, data.y)):
+        np.testing.assert_array_equal(same.predict(data.x), expected)
+    for first, second in ((metric, data.y), (objective, data.y)):
+        found, wanted = pickle.loads(pickle.dumps(first))(second, expected), first(second, expected)
+        np.testing.assert_equal(found, wanted)
 
 
 def test_boosting_gradients_are_those_of_the_weighted_loss(data):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,12 @@ def gradient_and_hessian(loss: Loss, labels: Any, predictions: Any, weights: Any
 def value(empty: Accumulator, labels: Any, predictions: Any, weights: Any) -> float:
     """Return the loss of all rows."""
     return empty.copy().update(labels, predictions, _given(weights)).result()
+
+
+def named(function: partial[Any], name: str) -> partial[Any]:
+    """Give a function a name, which both libraries ask for; as a `partial` it can be pickled, within estimators too."""
+    vars(function)["__name__"] = name
+    return function
 
 
 def _given(weights: Any) -> Any:

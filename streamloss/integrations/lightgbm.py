@@ -6,6 +6,7 @@ pip install 'streamloss[lightgbm]'
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 try:
@@ -16,7 +17,7 @@ except ImportError as error:
 from ..accumulator import Accumulator
 from ..losses import Formula, Loss
 from ..reduction import Reduction
-from ._boosting import boosted, gradient_and_hessian, value
+from ._boosting import boosted, gradient_and_hessian, named, value
 
 
 def metric(
@@ -27,14 +28,15 @@ def metric(
 ) -> Callable[..., tuple[str, float, bool]]:
     """Return an evaluation metric: `feval=` of `lightgbm.train`, `eval_metric=` of an estimator; with weights."""
     empty = Accumulator(loss, reduction=reduction)
-    shown = name or empty.loss.name
+    return named(partial(_evaluate, name or empty.loss.name, empty), name or empty.loss.name)
 
-    def evaluate(first: Any, second: Any, sample_weight: Any = None) -> tuple[str, float, bool]:
-        if isinstance(second, lightgbm.Dataset):
-            return shown, value(empty, second.get_label(), first, second.get_weight()), False
-        return shown, value(empty, first, second, sample_weight), False
 
-    return evaluate
+def _evaluate(
+    name: str, empty: Accumulator, first: Any, second: Any, sample_weight: Any = None
+) -> tuple[str, float, bool]:
+    if isinstance(second, lightgbm.Dataset):
+        return name, value(empty, second.get_label(), first, second.get_weight()), False
+    return name, value(empty, first, second, sample_weight), False
 
 
 def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tuple[Any, Any]]:
@@ -44,11 +46,11 @@ def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tup
     `min_sum_hessian_in_leaf` and `lambda_l2` are doubled, too. "huber(delta=...)" is LightGBM's "huber". Boosting from
     a custom objective starts at 0, not at the mean of the labels. Others: ValueError.
     """
-    function = boosted(loss)
+    found = boosted(loss)
+    return named(partial(_derive, found), found.name)
 
-    def derive(first: Any, second: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-        if isinstance(second, lightgbm.Dataset):
-            return gradient_and_hessian(function, second.get_label(), first, second.get_weight())
-        return gradient_and_hessian(function, first, second, sample_weight)
 
-    return derive
+def _derive(loss: Loss, first: Any, second: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+    if isinstance(second, lightgbm.Dataset):
+        return gradient_and_hessian(loss, second.get_label(), first, second.get_weight())
+    return gradient_and_hessian(loss, first, second, sample_weight)

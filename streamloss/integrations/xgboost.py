@@ -6,6 +6,7 @@ pip install 'streamloss[xgboost]'
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 try:
@@ -16,7 +17,7 @@ except ImportError as error:
 from ..accumulator import Accumulator
 from ..losses import Formula, Loss
 from ..reduction import Reduction
-from ._boosting import boosted, gradient_and_hessian, value
+from ._boosting import boosted, gradient_and_hessian, named, value
 
 
 def metric(
@@ -30,14 +31,13 @@ def metric(
     XGBoost keeps six decimals of the value. Predictions and labels are float32 there.
     """
     empty = Accumulator(loss, reduction=reduction)
+    return named(partial(_evaluate, name or empty.loss.name, empty), name or empty.loss.name)
 
-    def evaluate(first: Any, second: Any, sample_weight: Any = None) -> Any:
-        if isinstance(second, xgboost.DMatrix):
-            return evaluate.__name__, value(empty, second.get_label(), first, second.get_weight())
-        return value(empty, first, second, sample_weight)
 
-    evaluate.__name__ = name or empty.loss.name
-    return evaluate
+def _evaluate(name: str, empty: Accumulator, first: Any, second: Any, sample_weight: Any = None) -> Any:
+    if isinstance(second, xgboost.DMatrix):
+        return name, value(empty, second.get_label(), first, second.get_weight())
+    return value(empty, first, second, sample_weight)
 
 
 def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tuple[Any, Any]]:
@@ -46,11 +46,11 @@ def objective(loss: str | Loss | Formula = "squared_error") -> Callable[..., tup
     "squared_error" is (prediction - label)**2: twice XGBoost's own, so that trees are the same where `reg_lambda` and
     `min_child_weight` are doubled, too. "huber(delta=...)" has the hessian 1, as in LightGBM. Others: ValueError.
     """
-    function = boosted(loss)
+    found = boosted(loss)
+    return named(partial(_derive, found), found.name)
 
-    def derive(first: Any, second: Any, sample_weight: Any = None) -> tuple[Any, Any]:
-        if isinstance(second, xgboost.DMatrix):
-            return gradient_and_hessian(function, second.get_label(), first, second.get_weight())
-        return gradient_and_hessian(function, first, second, sample_weight)
 
-    return derive
+def _derive(loss: Loss, first: Any, second: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+    if isinstance(second, xgboost.DMatrix):
+        return gradient_and_hessian(loss, second.get_label(), first, second.get_weight())
+    return gradient_and_hessian(loss, first, second, sample_weight)
