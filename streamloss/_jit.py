@@ -50,8 +50,8 @@ def _sources() -> str:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function, which may make arrays, into whatever calls it."""
-    return numba.njit(forceinline=True, **INNER)(function)
+    """Compile a user's function, which may make arrays, into whatever calls it."""
+    return numba.njit(forceinline=True, boundscheck=True, **INNER)(function)
 
 
 class Helper:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from _thread import start_new_thread
+import weakref
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Iterator
+from numbers import Integral
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -20,7 +22,12 @@ from numba.core.compiler_lock import global_compiler_lock
 
 R = TypeVar("R")
 
+PATIENCE = 1.0  # seconds that a fork waits for a lock: a signal handler that forks may have interrupted its holder
+
 _threads: int | None = None
+_locks: dict[int, weakref.ref[Any]] = {}
+_taken: list[Any] = []  # for a fork
+_fork = allocate_lock()  # one fork at a time
 # The workers' tasks. This queue and these threads are written in C: the locks of concurrent.futures are taken by Python
 # code, where KeyboardInterrupt can leave them locked for ever.
 _tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -45,27 +52,47 @@ def set_num_threads(threads: int | None) -> None:
     Raises TypeError for what is neither an int nor None, and ValueError for less than 1.
     """
     global _threads
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)):
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, Integral)):
         raise TypeError(f"threads must be an int or None, got {type(threads).__name__}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be at least 1, got {threads}")
-    _threads = threads
+    _threads = None if threads is None else int(threads)
 
 
-def _forget_workers() -> None:
+def lock() -> Any:
+    """Return a lock that forks wait for: what another thread holds would stay locked in the child for ever."""
+    made = allocate_lock()
+    key = id(made)
+    _locks[key] = weakref.ref(made, lambda _: _locks.pop(key, None))
+    return made
+
+
+def _before_fork() -> None:
+    """Take all locks, Numba's last: who holds one of ours may be compiling."""
+    _fork.acquire()
+    for reference in list(_locks.values()):
+        taken = reference()
+        if taken is not None and taken.acquire(timeout=PATIENCE):
+            _taken.append(taken)
+    global_compiler_lock.acquire()
+
+
+def _after_fork() -> None:
+    global_compiler_lock.release()
+    while _taken:
+        _taken.pop().release()
+    _fork.release()
+
+
+def _begin_child() -> None:
     """Begin without workers in a forked child, which has none of its parent's threads."""
     global _tasks, _workers
     _tasks, _workers = SimpleQueue(), 0
-    global_compiler_lock.release()
+    _after_fork()
 
 
-# The lock is taken for the fork: if another thread compiled meanwhile, it would stay locked in the child for ever.
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(
-        before=global_compiler_lock.acquire,
-        after_in_parent=global_compiler_lock.release,
-        after_in_child=_forget_workers,
-    )
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_begin_child)
 
 
 def share(pieces: range, work: Callable[[Iterator[int]], R]) -> list[R]:

@@ -387,13 +387,13 @@ class Accumulator(Mergeable):
     def __sub__(self, other: object) -> Accumulator:
         """Return a new accumulator without what the other has seen: (a + b) - b == a, to the bit.
 
-        Raises ValueError for another loss, and where the counts show that the other was never part of this one.
+        Raises ValueError for another loss, and where what is left shows that the other was never part of this one.
         """
         if not isinstance(other, Accumulator):
             return NotImplemented
         self._check_addable(other)
         state = exact.combine(self._state, -other._state)
-        exact.check_counts(state, "what is taken out was never in: the counts would be negative")
+        exact.check_counts(state, "what is taken out was never in: no elements have what would be left")
         return self._with(state)
 
     def __eq__(self, other: object) -> bool:

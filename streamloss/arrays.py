@@ -157,6 +157,10 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
         return np.asarray(value.data)
     if on_device(value):
         raise TypeError(f"{name} lies on a CUDA device, expected host memory; copy it first, with .cpu() or .get()")
+    if isinstance(value, (list, tuple)) and _holds_masked(value):
+        raise TypeError(
+            f"{name} must be one masked array, got a {type(value).__name__} of them; np.ma.stack joins them"
+        )
     try:
         if hasattr(value, "detach"):  # a torch tensor: one that requires grad, or is bfloat16, refuses np.asarray
             value = value.detach().resolve_neg()
@@ -166,6 +170,16 @@ def as_array(name: str, value: Any, masks: list[tuple[Array, bool]]) -> Array:
     except Exception as error:
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{name} cannot be read as an array of numbers, got {type(value).__name__}: {error}") from error
+
+
+def _holds_masked(values: Any) -> bool:
+    """Whether entries of a list are masked arrays, or masked, which NumPy would overlook."""
+    kinds = set(map(type, values))
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in kinds):
+        return True
+    return not kinds.isdisjoint((list, tuple)) and any(
+        isinstance(value, (list, tuple)) and _holds_masked(value) for value in values
+    )
 
 
 def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
@@ -178,7 +192,8 @@ def as_mask(value: Any, masks: list[tuple[Array, bool]]) -> Array:
 
 def no_mask(dtype: object) -> TypeError:
     """Return the error for a mask of another dtype than bool."""
-    return TypeError(f"mask must be bool (True keeps an element), got dtype {dtype}; write mask != 0")
+    advice = "has it nulls?" if str(dtype) == "object" else "write mask != 0"
+    return TypeError(f"mask must be bool (True keeps an element), got dtype {dtype}; {advice}")
 
 
 def broadcastable(name: str, array: Array, shape: tuple[int, ...]) -> Array:
@@ -226,8 +241,18 @@ def check_out(out: Any, dtype: str, shape: tuple[int, ...], writable: bool) -> N
         raise ValueError(f"out must have the shape of the elements, {shape}, got {out.shape}")
     if not writable:
         raise ValueError("out must be writable, got a read-only array")
-    if out.size and any(stride == 0 and length > 1 for stride, length in zip(out.strides, shape, strict=True)):
-        raise ValueError("out must have memory for every element, got an array that repeats some (a stride of 0)")
+    if out.size and _overlaps_itself(out.strides, shape, out.dtype.itemsize):
+        raise ValueError(f"out must have memory for every element, got strides {out.strides} for shape {shape}")
+
+
+def _overlaps_itself(strides: tuple[int, ...], shape: tuple[int, ...], itemsize: int) -> bool:
+    """Whether an array is none of whole elements, rows, planes and so on, one beside the other."""
+    reach = itemsize  # bytes of all dimensions so far
+    for stride, length in sorted((abs(stride), length) for stride, length in zip(strides, shape, strict=True)):
+        if length > 1 and stride < reach:
+            return True
+        reach += stride * (length - 1)
+    return False
 
 
 def shared_out() -> ValueError:

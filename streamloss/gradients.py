@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def gradient(
                 f"total must have seen the whole batch: {whole.count} elements, and here are {chunk.count}"
             )
         with np.errstate(all="ignore"):
-            out /= denominator(whole, kind)
+            out /= denominator(whole, kind) or math.nan
     if chunk.count < out.size:  # NaN stands where elements were left out
         out[~kept(labels, predictions, weights, mask, like.nan == "omit")] = 0.0
     return out

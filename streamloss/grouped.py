@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import arrays, exact, html, keys, stored
+from . import _threads, arrays, exact, html, keys, stored
 from .accumulator import Accumulator
 from .cpu.groups import add_states, added
 from .cuda import backend
@@ -63,6 +63,7 @@ class GroupedAccumulator(Mergeable):
         stderr: bool = False,
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
+        self._lock = _threads.lock()  # it is held for as long as adding takes
         self._clear()
 
     def _clear(self) -> None:
@@ -326,7 +327,7 @@ class GroupedAccumulator(Mergeable):
     def __sub__(self, other: object) -> GroupedAccumulator:
         """Return a new accumulator without what the other has seen: (a + b) - b == a, to the bit.
 
-        Raises ValueError for another loss, and where the counts show that the other was never part of this one.
+        Raises ValueError for another loss, and where what is left shows that the other was never part of this one.
         """
         if not isinstance(other, GroupedAccumulator):
             return NotImplemented
@@ -334,7 +335,7 @@ class GroupedAccumulator(Mergeable):
         made = self.copy()
         found, states = other._canonical()
         made._step(found, keys.kinds_of(found), states, -1)
-        exact.check_counts(made._states, "what is taken out was never in: the counts would be negative")
+        exact.check_counts(made._states, "what is taken out was never in: no elements have what would be left")
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -407,7 +408,7 @@ class GroupedAccumulator(Mergeable):
 
     def _filled(self, found: list[Key], states: Words) -> GroupedAccumulator:
         """Take over groups that come from outside."""
-        exact.check_counts(states, "the data has counts that no elements have")
+        exact.check_counts(states, "the data has a state that no elements have")
         found = list(map(keys.form_of, found))  # earlier versions kept times as they were written
         return self._step(found, keys.kinds_of(found), states, 1)
 

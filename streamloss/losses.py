@@ -12,13 +12,12 @@ import inspect
 import math
 import numbers
 import re
-import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from ._cached import cached_property
 from .fingerprints import fingerprint
@@ -85,9 +84,8 @@ class Loss:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
                 raise ValueError(f"loss {self.name} has no parameter {name!r}; it has: {known}")
-            as_number(f"{name} of {self.name}", value)
             low, high = self.domain.get(name, (-math.inf, math.inf))
-            if not max(low, -sys.float_info.max) <= value <= min(high, sys.float_info.max) or value in (low, high):
+            if not low < as_number(f"{name} of {self.name}", value) < high:
                 raise ValueError(f"{name} of {self.name} must lie strictly between {low} and {high}, got {value!r}")
         values = {name: float(parameters.get(name, value)) for name, value in self.parameters.items()}
         return Loss(self.name, self.formula, values, self.domain, self.is_ours)
@@ -235,10 +233,13 @@ def _check_no_more(signature: inspect.Signature) -> None:
 
 
 def as_number(name: str, value: Any) -> float:
-    """Return the value of a parameter; TypeError if it is not a real number."""
+    """Return the value of a parameter, infinite if no float is so large; TypeError if it is not a real number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if cast(Any, value) > 0 else -math.inf
 
 
 @lru_cache  # an accumulator is often made anew for each of many small batches
@@ -335,6 +336,9 @@ def squared_log_error(label: float, prediction: float) -> float:
 
 @derivative_of(squared_log_error)
 def _squared_log_error(label: float, prediction: float) -> float:
+    apart, base = prediction - label, 1.0 + label
+    if abs(apart) < 0.5 * base:  # the difference of the logarithms would cancel
+        return 2.0 * math.log1p(apart / base) / (1.0 + prediction)
     return 2.0 * (math.log1p(prediction) - math.log1p(label)) / (1.0 + prediction)
 
 
@@ -361,19 +365,20 @@ def _quantile(label: float, prediction: float, q: float) -> float:
 @define(eps=(0.0, 0.5))
 def binary_cross_entropy(label: float, prediction: float, eps: float = 1e-7) -> float:
     """-(label * log(p) + (1 - label) * log(1 - p)), where p is the prediction clipped to [eps, 1 - eps]."""
-    p = prediction
+    p, rest = prediction, 1.0 - label
     if p < eps:
         p = eps
     elif p > 1.0 - eps:
         p = 1.0 - eps
-    return -(label * math.log(p) + (1.0 - label) * math.log1p(-p))
+    other = rest * math.log1p(-p)
+    return -(label * math.log(p) + (other if rest != 0.0 else 0.0))  # below 2**-53, eps leaves p = 1
 
 
 @derivative_of(binary_cross_entropy)
 def _binary_cross_entropy(label: float, prediction: float, eps: float) -> float:
     """0 where the prediction is clipped."""
     if prediction < eps or prediction > 1.0 - eps:
-        return 0.0
+        return label - label  # NaN for a label that makes the loss NaN
     return (prediction - label) / (prediction * (1.0 - prediction))
 
 

@@ -149,6 +149,7 @@ def loss_of(settings: dict[str, Any], loss: Loss | Formula | None) -> Loss:
     if loss is None and spec.startswith(USER_FUNCTION):
         raise ValueError(f"the data is of a {spec}: pass that function as loss=")
     made = as_loss(spec if loss is None else loss)
-    if spec not in (made.spec, USER_FUNCTION + made.name):  # older files do not say parameters of users' functions
+    # Older files do not say the parameters of users' functions.
+    if spec != made.spec and (made.is_builtin or spec != USER_FUNCTION + made.name):
         raise ValueError(f"the data is of the loss {spec!r}, got loss={made!r}")
     return made

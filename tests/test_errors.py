@@ -14,6 +14,7 @@ import struct
 import sys
 import threading
 import time
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -58,6 +59,15 @@ SHAPES = [
     ("empty against (n,)", update([], V), ValueError, SHAPE),
     ("(0, 2) against (0,)", update(np.zeros((0, 2)), []), ValueError, SHAPE),
     ("transposed", update(X, X.T), ValueError, SHAPE),
+    (
+        "a list of masked arrays",
+        update([np.ma.array(V)], [V]),
+        TypeError,
+        "labels must be one masked array, got a list",
+    ),
+    ("lists of them", update([V], [[list(np.ma.array(V, mask=V > 1))]]), TypeError, "predictions must be one masked"),
+    ("a tuple with masked", update(V, V, (1.0, 2.0, np.ma.masked)), TypeError, "weights must be one .* got a tuple"),
+    ("a mask of masked arrays", update([V], [V], mask=[np.ma.array(V > 1)]), TypeError, "mask must be one masked"),
     ("masked array, other shape", update(np.ma.array(V, mask=V > 1), V[:2]), ValueError, SHAPE),
     ("weights too long", update(V, V, [1, 2, 3, 4]), ValueError, rf"weights {VALUE}.* got shape \(4,\) .* \(3,\)"),
     ("weights too short", update(V, V, [1, 2]), ValueError, f"weights {VALUE}"),
@@ -131,7 +141,7 @@ DTYPES = [
     ("mask a number", update(V, V, mask=1), TypeError, "mask must be bool"),
     ("mask of float", update(V, V, mask=V), TypeError, "mask must be bool"),
     ("mask of str", update(V, V, mask=["True"] * 3), TypeError, "mask must be bool"),
-    ("mask of object", update(V, V, mask=np.array([True, False, None])), TypeError, "mask must be bool"),
+    ("mask with nulls", update(V, V, mask=np.array([True, False, None])), TypeError, "bool .* object; has it nulls"),
     ("mask empty", update(V, V, mask=[]), TypeError, "mask must be bool"),
     (
         "labels on a device",
@@ -164,6 +174,12 @@ OUT = [
     ("out a broadcast", update(V, V, out=np.broadcast_to(np.zeros(1), 3)), ValueError, "out must be writable"),
     ("out a list", update(V, V, out=[0.0] * 3), TypeError, "out must be a NumPy array, got list"),
     ("out a torch tensor", update(V, V, out=torch.zeros(3)), TypeError, "out must be a NumPy array, got Tensor"),
+    (
+        "out overlaps itself",
+        update(X, X, out=np.lib.stride_tricks.sliding_window_view(np.zeros(4), 2, writeable=True)),
+        ValueError,
+        r"out must have memory for every element, got strides \(8, 8\) for shape \(3, 2\)",
+    ),
     ("out is labels", lambda acc: acc.update(w := V.copy(), V, out=w), ValueError, "out must not share memory"),
     ("out is predictions", lambda acc: acc.update(V, w := V.copy(), out=w), ValueError, "out must not share memory"),
     ("out is weights", lambda acc: acc.update(V, V, w := V.copy(), out=w), ValueError, "out must not share memory"),
@@ -374,6 +390,8 @@ LOSS_CALLS = [
         ValueError,
         "delta of huber must lie strictly between 0.0 and inf, got nan",
     ),
+    ("Loss of 0 as a float", lambda _: losses.huber(delta=Fraction(1, 10**400)), ValueError, "delta .* strictly"),
+    ("Loss of 1 as a float", lambda _: losses.quantile(q=1 - Fraction(1, 10**30)), ValueError, "q .* strictly"),
     ("Loss with text", lambda _: losses.quantile(q="0.5"), TypeError, "q of quantile must be a number, got str"),
     ("Loss beyond float", lambda _: losses.huber(delta=10**400), ValueError, "delta"),
     (
@@ -415,6 +433,7 @@ ALGEBRA = [
     ("subtract from a number", lambda acc: 0 - acc, TypeError, "unsupported operand"),
     ("subtract what was never in", lambda acc: acc - LARGER, ValueError, "what is taken out was never in"),
     ("subtract from nothing", lambda acc: Accumulator() - acc, ValueError, "what is taken out was never in"),
+    ("subtract other values", lambda a: a - filled().reset().update(V, V + 9), ValueError, "was never in"),
     ("subtract NaN that was not in", lambda a: a - Accumulator().update(NAN, 1), ValueError, "never in"),
     ("subtract infinity that was not in", lambda a: a - Accumulator().update(math.inf, 1), ValueError, "never in"),
     ("subtract zero weights that were not in", lambda a: a - Accumulator().update(V, V, 0), ValueError, "never in"),
@@ -529,6 +548,12 @@ LOADS = [
         lambda a: Accumulator.from_bytes(a.to_bytes(), loss=mine),
         ValueError,
         "squared_error",
+    ),
+    (
+        "bytes of the user's, the built-in of that name",
+        lambda _: Accumulator.from_bytes(filled(absolute_error).to_bytes(), loss="absolute_error"),
+        ValueError,
+        "is of the loss .user's function absolute_error., got loss=absolute_error",
     ),
     ("bytes, other loss", lambda _: Accumulator.from_bytes(DATA, loss=losses.huber), ValueError, "got loss=huber"),
     ("bytes text", lambda _: Accumulator.from_bytes("text"), TypeError, ""),

@@ -1,6 +1,7 @@
 """Gradients: against differences, whatever the loss, and against one batch, however it was cut."""
 
 import math
+from decimal import Context, Decimal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from streamloss import Accumulator, Reduction, gradient
 from streamloss.losses import LOSSES, derivative
 
 REDUCTIONS = [reduction for reduction in Reduction if reduction is not Reduction.NONE]
+CONTEXT = Context(prec=60)
 SHAPES = [(), (6,), (6, 1), (1, 4), (6, 4)]
 
 
@@ -33,6 +35,23 @@ def test_every_loss_of_the_table_has_its_derivative(loss, batch):
     np.testing.assert_allclose(
         gradient(labels, predictions, loss=loss, reduction="sum"), differences, rtol=1e-6, atol=1e-9
     )
+
+
+def test_close_logarithms_do_not_cancel():
+    for label, apart in ((1e10, 2e-6), (1e6, 1e-9), (1.0, 1e-12), (1.0, -1e-12), (3.0, -3.5), (0.1, 5.0)):
+        y, p = Decimal(label), Decimal(label + apart)
+        expected = 2 * ((1 + p).ln(CONTEXT) - (1 + y).ln(CONTEXT)) / (1 + p)
+        found = gradient(label, label + apart, loss="squared_log_error", reduction="sum")
+        assert float(found) == pytest.approx(float(expected), rel=1e-15)
+
+
+def test_labels_that_are_no_numbers_have_no_gradient_where_predictions_are_clipped():
+    found = gradient([math.nan, math.inf, 1.0], [0.0, 1.0, 0.0], loss="binary_cross_entropy", reduction="sum")
+    np.testing.assert_array_equal(found, [math.nan, math.nan, 0.0])
+
+
+def test_a_denominator_of_zero_gives_nan():
+    assert np.isnan(gradient([1.0, 1.0], [3.0, 0.0], [1, -1], reduction="mean")).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)

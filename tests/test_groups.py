@@ -14,8 +14,10 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from jax import numpy as jnp
 
 import streamloss
 from streamloss import Accumulator, GroupedAccumulator, stored
@@ -393,7 +395,24 @@ def test_numbers_far_apart_and_many():
     assert grouped.keys() == sorted(set(zip(by.tolist(), (by % 100_000).tolist(), strict=True)))
 
 
+@pytest.mark.parametrize("make", [np.asarray, torch.tensor, jnp.asarray], ids=["numpy", "torch", "jax"])
+def test_a_list_of_scalars_of_a_library_is_one_column(make):
+    keys = [make(key) for key in (1, 2, 1)]
+    assert GroupedAccumulator().update([0.0] * 3, [0.0, 1.0, 2.0], by=keys).result("sum") == {1: 4.0, 2: 1.0}
+
+
 WRONG = {
+    "a list of tuples": (
+        lambda acc: acc.update([1.0, 2.0], [1.0, 2.0], by=[("AA", "JFK"), ("UA", "LGA")]),
+        TypeError,
+        r"got a list of tuples; write tuple\(zip\(\*by\)\)",
+    ),
+    "masked in a list": (lambda acc: acc.update([1.0, 2.0], [1.0, 2.0], by=[1, np.ma.masked]), TypeError, "by must"),
+    "subtract other values": (
+        lambda acc: acc - GroupedAccumulator().update([1.0], [9.0], by=[1]),
+        ValueError,
+        "what is taken out was never in",
+    ),
     "too few": (lambda acc: acc.update([1.0, 2.0], [1.0, 2.0], by=[1]), ValueError, r"by .* 2 rows, got shape \(1,\)"),
     "many, in two dimensions": (
         lambda acc: acc.update([1.0], [1.0], by=np.ones((2, 100_000), int)),

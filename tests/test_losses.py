@@ -116,6 +116,7 @@ def test_losses_keep_their_digits_in_hard_places(exactly, labels, predictions, l
         ("binary_cross_entropy", 1.0, 7.0, -math.log(1 - EPS)),
         ("binary_cross_entropy", 0.0, 0.0, -math.log1p(-1e-7)),
         ("binary_cross_entropy(eps=1e-300)", 1.0, 0.0, -math.log(1e-300)),
+        ("binary_cross_entropy(eps=1e-300)", 1.0, 1.0, 0.0),
         ("binary_cross_entropy(eps=1e-300)", 0.0, 1.0, math.inf),
     ],
 )
@@ -395,3 +396,14 @@ def test_a_formula_has_the_arrays_that_it_had_when_it_was_given():
     pair[0][0] = 2.0
     assert made[0].update([1.0], [0.0]).result() == 0.125
     assert Accumulator(pinball).update([1.0], [0.0]).result() == 1.75
+
+
+TABLE = np.array([1.0, 2.0])
+
+
+def test_an_index_beyond_an_array_is_an_error_and_changes_nothing():
+    accumulator = Accumulator(lambda label, prediction: TABLE[int(prediction)]).update([0.0], [1.0])
+    for place in (2.0, -3.0, 1e6):
+        with pytest.raises(IndexError):
+            accumulator.update([0.0, 0.0], [1.0, place])
+    assert (accumulator.count, accumulator.update([0.0], [-2.0]).loss_sum) == (1, 3.0)

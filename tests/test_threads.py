@@ -464,6 +464,39 @@ for thread in threads:
     assert run(script, NUMBA_NUM_THREADS="4") == [expected]
 
 
+GROUPS = """
+import faulthandler
+
+from streamloss import GroupedAccumulator
+
+rows = 30_000
+keys = np.arange(rows) % 3_000
+groups = GroupedAccumulator().update(np.zeros(rows), np.ones(rows), by=keys)
+stop = False
+def always():
+    while not stop:
+        groups.update(np.zeros(rows), np.ones(rows), by=keys)
+thread = threading.Thread(target=always)
+thread.start()
+statuses = set()
+for _ in range(50):
+    child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(30, exit=True)
+        whole = groups.total().count % rows == 0 and len(groups.update([0.0], [1.0], by=[-1])) == 3_001
+        os._exit(0 if whole else 2)
+    statuses.add(os.waitpid(child, 0)[1])
+stop = True
+thread.join()
+print(*statuses)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_forked_while_groups_are_added_has_them_whole():
+    assert run(GROUPS) == ["0"]
+
+
 POOLS = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor

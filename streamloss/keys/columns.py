@@ -57,6 +57,8 @@ def columns_of(by: Any) -> list[Any] | None:
     if isinstance(by, tuple) or (isinstance(by, list) and holds_columns(by)):
         if not by:
             raise ValueError("by must have at least one column of keys, got an empty tuple")
+        if isinstance(by, list) and all(isinstance(part, tuple) for part in by):
+            raise TypeError("by must be one column, or a tuple of columns, got a list of tuples; write tuple(zip(*by))")
         return list(by)
     if len(getattr(by, "shape", ())) == 2 and hasattr(by, "columns"):  # of pandas, Polars or Arrow
         return list(by.columns) if hasattr(by, "column_names") else [by[name] for name in by.columns]
@@ -67,7 +69,11 @@ def holds_columns(parts: list[Any]) -> bool:
     """Whether an entry of a list is not a key but a column of keys."""
     if TYPES.issuperset(map(type, parts)):
         return False
-    return any(hasattr(part, "__len__") and not isinstance(part, (str, bytes)) for part in parts)
+    return any(map(_is_column, parts))
+
+
+def _is_column(part: Any) -> bool:
+    return hasattr(part, "__len__") and not isinstance(part, (str, bytes)) and getattr(part, "shape", None) != ()
 
 
 def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
