@@ -68,9 +68,10 @@ def _read_text(keys: bool) -> None:
         import polars as pl
 
         from .files.coding import Coder
-        from .files.fields import are_regular
+        from .files.fields import are_regular, quotes_are_clear
     except ImportError:
         return
     are_regular(b"", ",", 0)
+    quotes_are_clear(b' ""', ",")
     if keys:
         Coder().encode(pl.Series([""]))

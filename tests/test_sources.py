@@ -34,9 +34,9 @@ from hypothesis import strategies as st
 
 import streamloss
 from streamloss import Accumulator
-from streamloss.files import arrays, delimited, parquet, part, remote, text, web
+from streamloss.files import arrays, delimited, fields, parquet, part, remote, text, web
 from streamloss.files.ahead import ahead, side_by_side
-from streamloss.files.fields import are_regular
+from streamloss.files.fields import are_regular, quotes_are_clear
 from streamloss.files.opening import open_source
 from streamloss.files.source import Position
 from streamloss.keys import Coded, read
@@ -1287,6 +1287,80 @@ def test_regular_lines_are_told_from_others(width, data):
     assert b"".join(records) == text
     widths = [re.sub(rb'"[^"]*("|\Z)', b"", r).count(b",") for r in records if r not in (b"\n", b"\r\n")]
     assert are_regular(text, ",", width) == all(found == width for found in widths)
+
+
+def are_clear(text):
+    """Whether no separator or end stands in quotes by one reading only: each counts, or only a field's first opens."""
+    odd = [count % 2 == 1 for count in itertools.accumulate(byte == ord('"') for byte in text)]
+    careful, at = [], 0
+    while at < len(text):
+        quoted = re.compile(rb'"(?:[^"]|"")*("|\Z)').match(text, at)
+        if quoted:
+            careful += [True] * (len(quoted[0]) - 1) + [not quoted[1]]
+            at = quoted.end()
+        plain = re.compile(rb"[^,\n]*[,\n]?").match(text, at)
+        careful += [False] * len(plain[0])
+        at = plain.end()
+    places = [i for i, byte in enumerate(text) if byte in b",\n"]
+    return [odd[i] for i in places] == [careful[i] for i in places] and not (text and (odd[-1] or careful[-1]))
+
+
+PIECES = [b"a" * 61, b"b", b",", b"\n", b"\r\n", b"\r", b'"', b'""', b'"x",', b'"y\n,"\n', b',"z""', b'5" x', b' "c",']
+
+
+@settings(max_examples=1000)
+@given(
+    st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join), st.sampled_from([b"", b'"k"\n', b'\xef\xbb\xbf"k"\n'])
+)
+def test_quotes_that_may_be_read_in_two_ways_are_told_from_others(text, header):
+    expected = are_clear(text)
+    assert quotes_are_clear(header + text, ",", len(header)) == expected
+    data = np.frombuffer(text, np.uint8)
+    assert fields._compiled_clear()(data, ord(",")) == expected
+    assert expected or not fields._compiled_proper()(data, ord(","))
+
+
+@settings(max_examples=200)
+@given(st.lists(st.lists(st.sampled_from(FIELDS), min_size=2, max_size=2).map(b",".join), max_size=40))
+def test_quotes_as_writers_of_csv_put_them_are_seen_by_the_fast_kernel(lines):
+    for end in (b"\n", b"\r\n"):
+        assert fields._compiled_proper()(np.frombuffer(end.join(lines), np.uint8), ord(","))
+
+
+UNCLEAR = {
+    "the second at the end": (12, "y,p,note\n" + "1,2,ok\n" * 10 + '1,2,5" pipe\n' + "1,2,ok\n" * 988 + '1,2,7"'),
+    "two records": (2, 'y,p,note\n0,2,5" x\n4,7,a"'),
+    "two records, with an end": (2, 'y,p,note\n0,2,5" x\n4,7,a"\n'),
+    "before quotes": (
+        12,
+        "note,y,p,n\n" + '"a",1,2,ok\n' * 10 + '"b",1,2,5" pipe\n"c",1,2,7" pipe\n' + '"a",1,2,ok\n' * 988,
+    ),
+    "around records": (
+        5,
+        "y,p,note\n" + "3,5,ok\n" * 3 + '"1",2,5" x\n' + "3,5,ok\n" * 3 + '"4",9,7" x\n' + "3,5,ok\n" * 20,
+    ),
+    "around a separator": (2, 'y,p,note\n"1000",400,a"b,c"d'),
+    "around a line feed": (2, 'y,p,note\n6,NA,a"\nb"c'),
+    "beyond the sample": (90_002, "y,p,note\n" + "1,2,x\n" * 90_000 + ('1,2,5" x\n' + "1,2,x\n" * 9) * 2),
+    "in the header": (1, 'y,p,note,a"b,c"d\n1,2,3,4,5\n'),
+}
+
+
+@pytest.mark.parametrize("by", [[], ["note"], ["note", "p"]])
+@pytest.mark.parametrize("case", UNCLEAR)
+def test_quotes_that_may_be_read_in_two_ways_are_refused(tmp_path, small, case, by):
+    line, content = UNCLEAR[case]
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(ValueError, match=rf"line {line} of \S+t.csv cannot be read: it has a quote"):
+        list(open_source(tmp_path / "t.csv", "y", "p", by=by).batches(START))
+
+
+def test_quotes_within_a_field_that_mislead_nobody_are_letters(tmp_path):
+    content = '\ufeff"y",p,note\n1,2, "Paris"\n3,4,5"x"\n5,6,""\n7,8,"a ""b"" c"\n9,1,"x\ny"\n"0",0,5""'
+    (tmp_path / "t.csv").write_text(content, encoding="utf-8")
+    source = open_source(tmp_path / "t.csv", "y", "p", by=["note"])
+    assert labels(source).tolist() == [1, 3, 5, 7, 9, 0]
+    assert score(source)[1] == [(key,) for key in [' "Paris"', '5"x"', None, 'a "b" c', "x\ny", '5""']]
 
 
 ODD = {

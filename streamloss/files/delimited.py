@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from .columns import Selection, named, wanted
-from .fields import are_regular
+from .fields import are_regular, quotes_are_clear
 from .inference import are_numbers
 from .origins import Local, Origin
 from .part import ERRORS, readable
@@ -114,7 +114,7 @@ class Delimited(Text):
         def parsed(missing: list[str] | None) -> pl.DataFrame:
             return self._scan(data, schema, missing).select(needed).collect(engine="streaming")
 
-        if not data.endswith(b"\n") and data.count(b'"') % 2:  # the end of the file, of which Polars makes something
+        if not quotes_are_clear(data, self._separator, len(self._header)):  # Polars would make something of them
             raise pl.exceptions.ComputeError(UNCLOSED)
         lacks = True
         if not self._lacking:
@@ -142,7 +142,7 @@ class Delimited(Text):
         """Refuse records with too many fields and, if values are missing, with too few; blank lines may have none."""
         if are_regular(data, self._separator, len(self.schema) - 1):
             return
-        # Or a quote within a field has misled the count: Polars looks at all fields, and decides.
+        # Or a record lacks fields that nobody asked for: Polars looks at all fields, and refuses too many.
         self._scan(data, dict.fromkeys(self.schema, pl.String())).collect(engine="streaming")
         if lacks:
             raise pl.exceptions.ComputeError("a record lacks fields")
@@ -156,8 +156,8 @@ class Delimited(Text):
         return error
 
     def _fields(self, record: bytes) -> list[str] | None:
-        """Return the fields of a record; None where its quotes do not close."""
-        if record.count(b'"') % 2:
+        """Return the fields of a record; None where its quotes do not close, or may be read in two ways."""
+        if not quotes_are_clear(record, self._separator):
             return None
         text = record.decode(errors="replace").strip("\r\n")
         try:
