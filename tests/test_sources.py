@@ -1264,6 +1264,35 @@ def test_lines_of_json_without_any_object_have_no_rows(tmp_path, content):
         streamloss.score(str(tmp_path / "t.ndjson"), labels="y", predictions="p")
 
 
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "escapes",
+    [
+        r"a\ud800",
+        r"a\uDaBc",
+        r"\udfff",
+        r"\ude00\ud83d",
+        r"\\\ud800",
+        r"\\ud83d\ude00",
+        r"\ud83d\\ude00",
+        r"\ud83d\ud83d\ude00",
+    ],
+)
+def test_half_a_character_of_json_is_refused(tmp_path, small, escapes, late):
+    lines = [r'{"y":1,"p":2,"k":"\ud83d\ude00","c":"\\"}'] * 600
+    lines[599 if late else 3] = f'{{"y":1,"p":2,"k":"b","c":"{escapes}"}}'
+    (tmp_path / "t.ndjson").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=f"line {600 if late else 4} of .*t.ndjson cannot be read: it has half a char"):
+        list(open_source(tmp_path / "t.ndjson", "y", "p", by=["k"]).batches(START))
+
+
+def test_escapes_of_json_that_look_like_halves_of_characters(tmp_path):
+    keys = [r"\ud800", r"\\ud800", "\U0001f600", "\\\U0001f600", "\ud7ff\ue000", "\U0010ffff\U00010000"]
+    lines = [json.dumps({"y": 1, "k": key}) for key in keys]
+    (tmp_path / "t.ndjson").write_text("\n".join([*lines, r'{"y":1,"k":"\uD83D\uDE00"}']))
+    assert score(open_source(tmp_path / "t.ndjson", "y", "y", by=["k"]))[1] == [(key,) for key in [*keys, keys[2]]]
+
+
 def test_records_with_too_many_fields_are_refused_beside_others_with_too_few(tmp_path):
     lines = ["y,p,k,c", *["1,2,a,7"] * 9, "1,2,a", "1,2,b,3,4", *["1,2,a,7"] * 9]
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
