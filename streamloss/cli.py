@@ -146,6 +146,14 @@ def merge(
     """Add up states that `score --save-state` or `Accumulator.save` has written, exactly."""
     shown = _checked(as_json, as_csv, reduction)
     out_path, plot_path = _checked_state(out), _checked_plot(plot)
+    written: list[str] = []
+    for option, path in (("--out", out), ("--plot", plot)):
+        if path is not None:
+            written.append(path)
+            try:
+                outputs.check_apart(written, files)
+            except ValueError as error:
+                raise click.BadParameter(str(error), param_hint=option) from None
     for i, file in enumerate(files):
         twice = [other for other in files[:i] if Path(file).exists() and Path(other).samefile(file)]
         if twice:

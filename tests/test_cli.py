@@ -532,6 +532,7 @@ def make_files(folder):
     kept = (folder / "run.ckpt").read_bytes()
     (folder / "flipped.ckpt").write_bytes(kept[:500] + bytes([kept[500] ^ 1]) + kept[501:])
     (folder / "notes.txt").write_text("dear diary")
+    (folder / "link.slstate").symlink_to("a.slstate")
 
 
 Y, P = ["--labels", "y"], ["--predictions", "p"]
@@ -660,6 +661,20 @@ WRONG = {
         "files of arrays are scored without a file",
     ),
     "merge a user's function": (["merge", "own.slstate"], "own.slstate: the data is of a user's function <lambda>"),
+    "merge over a file": (
+        ["merge", "omit.slstate", "a.slstate", "--out", "a.slstate"],
+        "--out: cannot write a.slstate: it belongs to what is read, a.slstate",
+    ),
+    "merge over a file by another path": (
+        ["merge", "omit.slstate", "folder/../a.slstate", "-o", "./omit.slstate"],
+        "--out: cannot write ./omit.slstate: it belongs to what is read, omit.slstate",
+    ),
+    "merge over a link": (["merge", "a.slstate", "-o", "link.slstate"], "it belongs to what is read, a.slstate"),
+    "merge a link over its file": (["merge", "link.slstate", "-o", "a.slstate"], "cannot write a.slstate: it belongs"),
+    "merge two to one": (
+        ["merge", "a.slstate", "--out", "x.png", "--plot", "./x.png"],
+        "--plot: cannot write ./x.png: it is given for two outputs",
+    ),
     "merge to nowhere": (["merge", "a.slstate", "-o", "no/a"], "cannot write no/a: there is no folder no"),
     "show a missing file": (["show", "missing"], "missing: No such file or directory"),
     "show something else": (["show", "t.parquet"], "t.parquet: not a streamloss state"),
