@@ -1384,6 +1384,22 @@ def test_quotes_that_may_be_read_in_two_ways_are_refused(tmp_path, small, case, 
         list(open_source(tmp_path / "t.csv", "y", "p", by=by).batches(START))
 
 
+@pytest.mark.parametrize(
+    ("line", "content", "reason"),
+    [
+        (2, "y,p\n1,2\r3,5\n1,2\n", "a carriage return"),
+        (2, 'y,p,k\n1,2,"a\r\n"\r3,x,""\n', "a carriage return"),
+        (1, "y,p\r1,2\n1,2\n", "a carriage return"),
+        (2, 'y,p,k\n1,2,"a\r"b\n', "a quote"),
+        (2, 'y,p,k\n1,2\r3,b"\n', "a quote"),
+    ],
+)
+def test_a_carriage_return_within_a_line_is_told_from_a_quote(tmp_path, line, content, reason):
+    (tmp_path / "t.csv").write_text(content, newline="")
+    with pytest.raises((ValueError, TypeError), match=rf"line {line} of \S+t.csv cannot be read: it has {reason}"):
+        list(open_source(tmp_path / "t.csv", "y", "p").batches(START))
+
+
 def test_quotes_within_a_field_that_mislead_nobody_are_letters(tmp_path):
     content = '\ufeff"y",p,note\n1,2, "Paris"\n3,4,5"x"\n5,6,""\n7,8,"a ""b"" c"\n9,1,"x\ny"\n"0",0,5""'
     (tmp_path / "t.csv").write_text(content, encoding="utf-8")

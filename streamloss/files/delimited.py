@@ -23,7 +23,9 @@ from .text import BYTE_ORDER_MARK, SAMPLE, Block, Text
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 INFERRED = 10_000  # records at the beginning, from which types are inferred
 UNCLOSED = 'it has a quote (") that no other one closes, or within a field without quotes'
+STRAY_RETURN = "it has a carriage return (CR) within the line, where LF or CR LF ends lines"
 
+QUOTED = re.compile(rb'"[^"]*"')
 AS_TEXT = re.compile(r'\s*CAST\s*\(\s*(?:"([^"]+)"|(\w+))\s+AS\s+(?:TEXT|VARCHAR|STRING)\s*\)\s*', re.IGNORECASE)
 
 # What writers of CSV put for a missing number, and NaN as C prints it.
@@ -76,7 +78,7 @@ class Delimited(Text):
             raise ValueError(f"{self.name} has no header: it begins with {len(self._header)} bytes of blank lines")
         names = self._fields(header)
         if names is None:
-            raise ValueError(f"line 1 of {self.name} cannot be read: {UNCLOSED}")
+            raise ValueError(f"line 1 of {self.name} cannot be read: {self._flaw(header)}")
         return names
 
     def _infer(self, sample: Block) -> pl.Schema:
@@ -150,7 +152,7 @@ class Delimited(Text):
     def _reason(self, record: bytes, error: BaseException) -> BaseException:
         fields, expected = self._fields(record), self._fields(self._header)
         if fields is None:
-            return ValueError(UNCLOSED)
+            return ValueError(self._flaw(record))
         if expected is not None and len(fields) != len(expected):
             return ValueError(f"{len(fields)} fields, expected {len(expected)}")
         return error
@@ -164,6 +166,11 @@ class Delimited(Text):
             return next(csv.reader([text], delimiter=self._separator, strict=True), [])
         except csv.Error:
             return None
+
+    def _flaw(self, record: bytes) -> str:
+        """Return why the fields of a record cannot be told."""
+        plain = QUOTED.sub(b"", record).strip(b"\r\n")
+        return STRAY_RETURN if b"\r" in plain and quotes_are_clear(record, self._separator) else UNCLOSED
 
     # ------------------------------------------------------------------------------------------- lines
 
