@@ -880,6 +880,80 @@ def test_expressions(tmp_path, sample, small, kind):
         assert np.array_equal(np.concatenate(got), want.to_numpy())
 
 
+WIDE = {
+    "a - b": lambda a, b, s, i, f: a - b,
+    "-a": lambda a, b, s, i, f: -a,
+    "a * 2": lambda a, b, s, i, f: a * 2,
+    "a * b * s": lambda a, b, s, i, f: a * b * s,
+    "pow(a, 2)": lambda a, b, s, i, f: a**2,
+    "abs(a - b)": lambda a, b, s, i, f: np.abs(a - b),
+    "abs(s)": lambda a, b, s, i, f: np.abs(s),
+    "a / b": lambda a, b, s, i, f: a / b,
+    "s + 1000": lambda a, b, s, i, f: s + 1000,
+    "i + 1": lambda a, b, s, i, f: i + 1,
+    "i * i": lambda a, b, s, i, f: i * i,
+    "i - a": lambda a, b, s, i, f: i - a,
+    "f * 0.1": lambda a, b, s, i, f: f * 0.1,
+    "f - s": lambda a, b, s, i, f: f - s,
+    "sqrt(f)": lambda a, b, s, i, f: np.sqrt(f),
+    "case when a > b then a - b else b - a end": lambda a, b, s, i, f: np.abs(a - b),
+    "greatest(a, s) - least(b, f)": lambda a, b, s, i, f: np.maximum(a, s) - np.minimum(b, f),
+    "coalesce(a, 1) - b": lambda a, b, s, i, f: a - b,
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "csv", "ndjson", "DataFrame", "LazyFrame", "pandas", "hive"])
+def test_expressions_are_computed_in_float64(tmp_path, small, kind):
+    random = np.random.default_rng(0)
+    count = 1000
+    frame = pl.DataFrame(
+        {
+            "a": random.integers(0, 256, count).astype(np.uint8),
+            "b": random.integers(1, 256, count).astype(np.uint8),
+            "s": random.integers(-(2**15), 2**15, count).astype(np.int16),
+            "i": random.integers(2**53 - 9, 2**53 + 9, count),
+            "f": random.random(count).astype(np.float32),
+            "carrier": "x",
+            "month": 1,
+            "distance": 1,
+        }
+    )
+    wide = frame.with_columns(pl.col("a", "b", "s", "f").cast(pl.Float64))  # what text says of them
+    source = TABLES[kind](tmp_path, wide if kind in {"csv", "ndjson"} else frame)
+    batches = list(open_source(source, "i", [*WIDE, "f"], "a + b", by=["s"]).batches(START))
+    columns = [frame[name].to_numpy().astype(np.float64) for name in "absif"]
+    for place, of in enumerate(WIDE.values()):
+        got = np.concatenate([np.asarray(batch.predictions[place], np.float64) for batch in batches])
+        assert got.tobytes() == of(*columns).tobytes()
+    assert np.concatenate([batch.predictions[-1] for batch in batches]).tolist() == columns[4].tolist()
+    assert np.concatenate([batch.labels for batch in batches]).tolist() == columns[3].tolist()
+    assert np.concatenate([batch.weights for batch in batches]).tolist() == (columns[0] + columns[1]).tolist()
+
+
+def test_keys_are_computed_in_the_types_of_their_columns():
+    names = ["0", "_0", "__1", "a b", "a.b", "*", "^a.*$"]
+    frame = pl.DataFrame({name: pl.Series([2**62 + place, 7], dtype=pl.Int64) for place, name in enumerate(names)})
+    frame = frame.with_columns(pl.Series("u", [3, 250], dtype=pl.UInt8))
+    by = ['"0" + 0', '"_0"', '"__1" + 1', '"a b" - 0', "u", "u - 3", "*", "^a.*$"]
+    labels = '"0" - "_0" + "__1" - "a b" + "a.b" - u'
+    (batch,) = open_source(frame, labels, ["^a.*$", "u", "0"], by=by).batches(START)
+    assert batch.labels.tolist() == [float(2**62) - 3, 7.0 - 250]
+    assert [each.tolist() for each in batch.predictions] == [[float(2**62 + 6), 7.0], [3.0, 250.0], [float(2**62), 7.0]]
+    wanted = [[2**62, 7], [2**62 + 1, 7], [2**62 + 3, 8], [2**62 + 3, 7], [3, 250], [0, 247], [2**62 + 5, 7]]
+    assert [as_text(keys) for keys in batch.by] == [[str(key) for key in keys] for keys in [*wanted, [2**62 + 6, 7]]]
+
+
+def test_values_within_columns_are_float64_too(tmp_path):
+    small = pl.List(pl.UInt8)
+    frame = pl.DataFrame({"l": [[1, 2], [200, 255]], "r": [{"x": 1}, {"x": 3}]}, schema_overrides={"l": small})
+    frame = frame.with_columns(pl.col("r").cast(pl.Struct({"x": pl.UInt8})))
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_ndjson(tmp_path / "t.ndjson")
+    for name in ("t.parquet", "t.ndjson"):
+        (batch,) = open_source(tmp_path / name, "l[1] - l[2]", "r.x - 2").batches(START)
+        assert (batch.labels.tolist(), batch.predictions[0].tolist()) == ([-1.0, -55.0], [-1.0, 1.0])
+
+
 def test_a_name_is_a_column_before_it_is_an_expression():
     frame = pl.DataFrame({"p": [1.0], "p + 1": [7.0], "*": [3.0], "^p.*$": [5.0]})
     for name in frame.columns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import polars as pl
@@ -29,6 +30,7 @@ class Column(NamedTuple):
     expression: pl.Expr
     roots: tuple[str, ...]  # the columns that it is computed from
     dtype: Any
+    casts: Mapping[str, Any] = MappingProxyType({})  # what columns of numbers must become before it is computed
 
     @property
     def kind(self) -> str:
@@ -60,8 +62,10 @@ def find(columns: Columns, schema: pl.Schema, name: str, repeated: Collection[st
 
 def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
     expression, roots = (named(text), (text,)) if text in schema else _parsed(role, text, schema, name)
+    types = {root: schema[root] for root in roots}
+    wide = {} if role == "by" or text in schema else {root: _wide(dtype) for root, dtype in types.items()}
     try:
-        empty = pl.DataFrame(schema={root: schema[root] for root in roots})
+        empty = pl.DataFrame(schema={**types, **wide})
         dtype = empty.select(expression.alias("x")).schema["x"]
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         hint = "; files of arrays are scored without a file before them" if ending(text, ARRAYS) else ""
@@ -69,7 +73,21 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype.base_type() in KEYS)):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
-    return Column(role, text, expression, roots, dtype)
+    casts = {root: wide[root] for root in wide if wide[root] != types[root]}
+    return Column(role, text, expression, roots, dtype, casts)
+
+
+def _wide(dtype: Any) -> Any:
+    """Return the type to compute with: float64 for integers and floats, also those within lists and structs."""
+    if dtype.is_integer() or dtype.is_float():
+        return pl.Float64()
+    if isinstance(dtype, pl.List):
+        return pl.List(_wide(dtype.inner))
+    if isinstance(dtype, pl.Array):
+        return pl.Array(_wide(dtype.inner), dtype.size)
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: _wide(field.dtype) for field in dtype.fields})
+    return dtype
 
 
 def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr, tuple[str, ...]]:
@@ -146,6 +164,10 @@ class Selection:
         self.columns, self._constants = columns, constants
         self._literals = [pl.lit(value[0], value.dtype).alias(name) for name, value in constants.items()]
         self._values = [(column.text, _values(column).alias(str(i))) for i, column in enumerate(columns)]
+        self._casts = {root: column.casts.get(root) for column in columns if column.casts for root in column.roots}
+        self._private = "_"  # names that begin so are no columns to compute from
+        while any(root.startswith(self._private) for root in self._casts):
+            self._private += "_"
         self._kinds = kinds or Kinds()
         self._kinds.check(columns, name)
 
@@ -153,7 +175,18 @@ class Selection:
         """Select the columns, named 0, 1, 2, ...: numbers as float32 or float64, null as NaN, and keys as they are."""
         if self._literals:
             frame = frame.with_columns(self._literals)
-        return frame.select(values for name, values in self._values if name not in without)
+        chosen = [(i, values) for i, (text, values) in enumerate(self._values) if text not in without]
+        if not self._casts:
+            return frame.select(values for _, values in chosen)
+        # What needs no casts is computed beside them, for it may be a key made of the same columns.
+        first = [named(root) if dtype is None else named(root).cast(dtype) for root, dtype in self._casts.items()]
+        second = []
+        for i, values in chosen:
+            if not self.columns[i].casts:
+                first.append(values.alias(f"{self._private}{i}"))
+                values = named(f"{self._private}{i}").alias(str(i))
+            second.append(values)
+        return frame.select(first).select(second)
 
     def again(self, schema: pl.Schema, name: str) -> Selection:
         """Return the selection of the same columns in another table; TypeError if they are of another kind there."""
