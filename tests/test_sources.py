@@ -908,7 +908,7 @@ def test_expressions_are_computed_in_float64(tmp_path, small, kind):
     count = 1000
     frame = pl.DataFrame(
         {
-            "a": random.integers(0, 256, count).astype(np.uint8),
+            "a": random.integers(1, 256, count).astype(np.uint8),
             "b": random.integers(1, 256, count).astype(np.uint8),
             "s": random.integers(-(2**15), 2**15, count).astype(np.int16),
             "i": random.integers(2**53 - 9, 2**53 + 9, count),
@@ -952,6 +952,100 @@ def test_values_within_columns_are_float64_too(tmp_path):
     for name in ("t.parquet", "t.ndjson"):
         (batch,) = open_source(tmp_path / name, "l[1] - l[2]", "r.x - 2").batches(START)
         assert (batch.labels.tolist(), batch.predictions[0].tolist()) == ([-1.0, -55.0], [-1.0, 1.0])
+
+
+SEVERAL_TYPES = pl.DataFrame(
+    {
+        "y": [1.0, 2.5, 2.5, -3.0, None, 7.0],
+        "x": [2, 9, -4, 1, 6, 3],
+        "s": ["a", "bb", "a", None, "2020-01-05", ""],
+        "b": [True, False, None, True, False, True],
+        "d": [date(2020, 1, day) for day in range(1, 7)],
+        "l": [[1, 2], [3], [5, 4, 6], [], [9], None],
+        "n": [[[1], [2]]] * 6,
+        "r": [{"a": i} for i in range(6)],
+    }
+)
+
+# What reads other rows, or how many there are.
+ACROSS_ROWS = """
+count(*); count(y); count(1); sum(y); sum(1); avg(y); min(y); max(1); first(y); first(1); last(y); median(y);
+stddev(y); variance(y); corr(y, x); covar(y, x); quantile_cont(y, 0.5); quantile_disc(y, 0.5); first_value(y);
+count(distinct y); sum(distinct y); sum(y) filter (where x > 1); length(string_agg(s, ',')); length(listagg(s));
+length(group_concat(s)); array_agg(y)[1]; array_agg(1)[1]; array_length(array_agg(1)); array_sum(array_agg(y));
+row_number() over (); row_number() over (order by y); rank() over (order by y); dense_rank() over (order by y);
+percent_rank() over (order by y); cume_dist() over (order by y); ntile(4) over (order by y);
+lag(y) over (order by x); lead(y) over (order by x); first_value(y) over (order by x);
+last_value(y) over (order by x); nth_value(y, 2) over (order by x); sum(y) over (order by x);
+sum(y) over (partition by s); avg(y) over (); count(*) over (); count(*) over (partition by s); max(1) over ();
+sum(round(y)); median(pow(y, 2)); stddev(round(y)); first(round(y)); last(round(y)); min(round(y)); max(y in (1, 2));
+avg(case when s in ('a', 'bb') then 1 else y end); quantile_cont(pow(y, 2), 0.5); corr(round(y), round(x));
+count(distinct round(y)); array_agg(round(y))[1]; lag(round(y)) over (order by y); lag(y) over (order by round(x));
+sum(y) over (partition by round(x)); sum(y) over (order by x rows between 1 preceding and current row)
+"""
+
+# What is done to each row by itself.
+WITHIN_ROWS = """
+y + 1; 1 - y; -x; y / x; x % 3; mod(x, 3); x // 2; div(x, 2); pow(y, 2); y + pow(2, 3); y * pi(); abs(y); sqrt(x);
+y * x; cbrt(x); sign(y); round(y); round(y, 1); floor(y); ceil(y); exp(y); ln(y); log(y, 10);
+sin(y); atan2(y, x); degrees(y);
+y > x; y between x and 3; y in (1, 2.5); y in (-3, 7); y in (x, 1); s in ('a', 'bb'); s not in ('a');
+d in (date '2020-01-01', date '2020-01-03'); y is null; b is true; not b; b and y > 1 or x < 2; y <=> x;
+y is distinct from x; coalesce(y, x, 1); ifnull(y, 0); nullif(y, 7); least(y, x, 1); greatest(y, 1); if(b, y, 2);
+case when s in ('a', 'bb') then 1 else y end; case s when 'a' then 1 when 'bb' then x end; case when true then y end;
+length(s); length('abc') + y; strpos(s, 'b'); s like 'a%'; s ilike '%B'; s ~ '^a'; regexp_like(s, 'b');
+length(s || 'x'); length(concat(s, 'x')); length(concat_ws('-', s, s)); length(substr(s, 1, 1));
+length(replace(s, 'a', 'bb'));
+length(upper(s)); length(split_part(s, '-', 1)); length(reverse(s)); starts_with(s, 'a'); try_cast(s as double);
+extract(year from d); date_part('day', d); d > date '2020-01-03'; length(strftime(d, '%Y-%m')); cast(y as int) + 1;
+l[1]; l[2] - l[1]; array_get(l, 1); array_reverse(l)[1]; array_sum(array_reverse(l)); array_reverse(array_unique(l))[1];
+array_length(l); array_mean(l); array_contains(l, x); l[cast(x as bigint)]; array_get(n[1], 1);
+r.a + 1; coalesce(l[1], 0) + y
+"""
+
+
+def expressions(text):
+    return [each.strip() for each in text.split(";")]
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "y + {}", "coalesce(y, {})", "nullif({}, 2)", "case when x > {} then 1 else y end"]
+)
+@pytest.mark.parametrize("text", expressions(ACROSS_ROWS))
+def test_expressions_that_read_other_rows_are_refused(text, form):
+    with pytest.raises(ValueError, match="depends on columns of that row alone"):
+        open_source(SEVERAL_TYPES, form.format(text), "y")
+    with pytest.raises(
+        ValueError, match="for by must be a column of the DataFrame, or an expression whose value in a row"
+    ):
+        open_source(SEVERAL_TYPES, "y", "y", by=[form.format(text)])
+
+
+@pytest.mark.parametrize("text", expressions(WITHIN_ROWS))
+def test_expressions_that_read_one_row_are_computed(text):
+    whole = labels(open_source(SEVERAL_TYPES, text, "y"))
+    rows = [SEVERAL_TYPES[i : i + 1] for i in range(SEVERAL_TYPES.height)]
+    assert whole.shape == (SEVERAL_TYPES.height,)
+    assert whole.tobytes() == labels(open_source(iter(rows), text, "y")).tobytes()
+
+
+def test_a_sum_of_many_models(tmp_path):
+    frame = pl.DataFrame({f"m{i}": [float(i), 2.0] for i in range(200)})
+    text = f"({' + '.join(f'pow({name}, 2)' for name in frame.columns)}) / 200"
+    wanted = [sum(i * i for i in range(200)) / 200, 4.0]
+    assert labels(open_source(frame, text, "m0")).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    "clock", ["NOW()", "current_date", "CURRENT_TIMESTAMP", "CURRENT_TIMESTAMP()", "localtimestamp"]
+)
+def test_expressions_that_read_the_clock_are_refused(clock):
+    text = f"extract(year from {clock}) - y"
+    with pytest.raises(ValueError, match="depends on columns of that row alone"):
+        open_source(SEVERAL_TYPES, text, "y")
+    frame = SEVERAL_TYPES.with_columns(pl.col("d").alias(clock))
+    text = f"extract(year from \"{clock}\") - x + length('{clock}')"
+    assert labels(open_source(frame, text, "y"))[0] == 2020 - 2 + len(clock)
 
 
 def test_a_name_is_a_column_before_it_is_an_expression():

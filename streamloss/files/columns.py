@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from io import StringIO
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +18,9 @@ from .source import Columns
 KEYS = (pl.String, pl.Categorical, pl.Enum, pl.Date, pl.Datetime, pl.Time)  # beside numbers and bools
 # Columns of these types are handed on as float32, which holds them exactly, and all others as float64.
 NARROW = (pl.Float32, pl.Float16, pl.Boolean, pl.Int8, pl.UInt8, pl.Int16, pl.UInt16)
-
+# Functions of SQL that Polars replaces by the time at which it parses them, which it does again for every chunk.
+CLOCK = re.compile(r"\b(?:CURRENT_(?:DATE|TIME|TIMESTAMP)|LOCALTIME|LOCALTIMESTAMP|NOW\s*\()(?!\w)", re.IGNORECASE)
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|/\*.*?\*/", re.DOTALL)
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
 
@@ -70,6 +73,8 @@ def _find(role: str, text: str, schema: pl.Schema, name: str) -> Column:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         hint = "; files of arrays are scored without a file before them" if ending(text, ARRAYS) else ""
         raise ValueError(f"{text!r} for {role} cannot be computed from {name}: {one_line(error)}{hint}") from error
+    if text not in schema and not _row_by_row(expression, empty.schema):
+        raise _no_column(role, text, name)
     if not (dtype.is_numeric() or dtype in (pl.Boolean, pl.Null) or (role == "by" and dtype.base_type() in KEYS)):
         what = "plain values" if role == "by" else "numbers"
         raise TypeError(f"column {text!r} of {name} must hold {what} for {role}, got {dtype}")
@@ -103,28 +108,56 @@ def _parsed(role: str, text: str, schema: pl.Schema, name: str) -> tuple[pl.Expr
     for root in roots:
         if root not in schema:
             raise _missing(role, text, root, schema, name)
-    if not roots or expression.meta.has_multiple_outputs() or not _row_by_row(expression):
-        raise ValueError(
-            f"{text!r} for {role} must be a column of {name}, or an expression whose value in a row depends on columns"
-            " of that row alone"
-        )
+    if not roots or expression.meta.has_multiple_outputs() or CLOCK.search(QUOTED.sub("", text)):
+        raise _no_column(role, text, name)
     return expression, roots
 
 
-def _row_by_row(expression: pl.Expr) -> bool:
-    """Whether the value in a row depends on that row alone: otherwise, reading in batches would change it."""
-    parts = [expression]
-    while parts:
-        part = parts.pop()
-        if not part.meta.root_names():
-            continue  # a constant, or a list of them, after IN
-        try:
-            if not part.meta.is_row_separable():
+def _row_by_row(expression: pl.Expr, types: Mapping[str, Any]) -> bool:
+    """Whether the value in a row depends on that row alone: otherwise, reading in batches would change it.
+
+    Polars knows it of an operation, but of most functions of SQL only once types are known: so each is looked at by
+    itself, with nulls of the right types for what it is computed from.
+    """
+    parts, operations = [expression], []
+    nulls: dict[str, str] = {}  # for what reads columns
+    try:
+        while parts:
+            part = parts.pop()
+            written, inputs = _written(part), part.meta.pop()
+            if written.startswith('{"Eval":'):  # what is done to the elements of a list stays in its row
+                inputs = [each for each in inputs if written.startswith('{"Eval":{"expr":' + _written(each))]
+            if inputs:
+                operations.append((written, inputs, bool(part.meta.root_names())))
+            elif part.meta.is_column():
+                nulls[written] = _written(pl.lit(None, types[part.meta.output_name()]))
+            elif not part.meta.is_literal():
+                return False  # the number of rows, among others
+            parts += inputs
+        for written, inputs, reads in reversed(operations):
+            alone = written
+            for each in sorted(map(_written, inputs), key=len, reverse=True):
+                alone = alone.replace(each, nulls.get(each, each))
+            operation = pl.Expr.deserialize(StringIO(alone), format="json")
+            if operation.meta.root_names() or not operation.meta.is_row_separable():
                 return False
-        except pl.exceptions.ColumnNotFoundError:
-            pass  # a function of SQL that asks for the types of its operands: it maps row by row
-        parts += part.meta.pop()
+            if reads:
+                dtype = pl.LazyFrame().select(operation.alias("x")).collect_schema()["x"]
+                nulls[written] = _written(pl.lit(None, dtype))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return False
     return True
+
+
+def _written(expression: pl.Expr) -> str:
+    return expression.meta.serialize(format="json")
+
+
+def _no_column(role: str, text: str, name: str) -> ValueError:
+    return ValueError(
+        f"{text!r} for {role} must be a column of {name}, or an expression whose value in a row depends on columns"
+        " of that row alone"
+    )
 
 
 def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, reason: str = "") -> ValueError:
