@@ -984,6 +984,12 @@ count(distinct round(y)); array_agg(round(y))[1]; lag(round(y)) over (order by y
 sum(y) over (partition by round(x)); sum(y) over (order by x rows between 1 preceding and current row)
 """
 
+# What takes none, one or several rows of one.
+OTHER_ROWS = """
+unnest(l); array_sum(unnest(n)); unnest(array_reverse(l)); array_reverse(unnest(n))[1]; abs(unnest(l));
+unnest(case when y in (1, 2) then l else l end); case when b then unnest(l) else 0 end; round(unnest(l)); -unnest(l)
+"""
+
 # What is done to each row by itself.
 WITHIN_ROWS = """
 y + 1; 1 - y; -x; y / x; x % 3; mod(x, 3); x // 2; div(x, 2); pow(y, 2); y + pow(2, 3); y * pi(); abs(y); sqrt(x);
@@ -1021,6 +1027,17 @@ def test_expressions_that_read_other_rows_are_refused(text, form):
         open_source(SEVERAL_TYPES, "y", "y", by=[form.format(text)])
 
 
+def test_lists_that_become_rows_are_refused(tmp_path):
+    path = tmp_path / "t.ndjson"
+    path.write_text('{"l":[1,2],"p":[5]}\n{"l":[3],"p":[1,2]}\n')
+    for source in (path, pl.read_ndjson(path), pl.scan_ndjson(path)):
+        with pytest.raises(ValueError, match=r"'unnest\(l\)' for labels must be a column of .* of that row alone"):
+            streamloss.score(source, labels="unnest(l)", predictions="unnest(p)")
+    for expression in expressions(OTHER_ROWS):
+        with pytest.raises(ValueError, match="depends on columns of that row alone"):
+            open_source(SEVERAL_TYPES, expression, "y")
+
+
 @pytest.mark.parametrize("text", expressions(WITHIN_ROWS))
 def test_expressions_that_read_one_row_are_computed(text):
     whole = labels(open_source(SEVERAL_TYPES, text, "y"))
@@ -1029,7 +1046,7 @@ def test_expressions_that_read_one_row_are_computed(text):
     assert whole.tobytes() == labels(open_source(iter(rows), text, "y")).tobytes()
 
 
-def test_a_sum_of_many_models(tmp_path):
+def test_a_sum_of_many_models():
     frame = pl.DataFrame({f"m{i}": [float(i), 2.0] for i in range(200)})
     text = f"({' + '.join(f'pow({name}, 2)' for name in frame.columns)}) / 200"
     wanted = [sum(i * i for i in range(200)) / 200, 4.0]

@@ -139,7 +139,7 @@ def _row_by_row(expression: pl.Expr, types: Mapping[str, Any]) -> bool:
             for each in sorted(map(_written, inputs), key=len, reverse=True):
                 alone = alone.replace(each, nulls.get(each, each))
             operation = pl.Expr.deserialize(StringIO(alone), format="json")
-            if operation.meta.root_names() or not operation.meta.is_row_separable():
+            if operation.meta.root_names() or not _maps(operation, inputs):
                 return False
             if reads:
                 dtype = pl.LazyFrame().select(operation.alias("x")).collect_schema()["x"]
@@ -147,6 +147,12 @@ def _row_by_row(expression: pl.Expr, types: Mapping[str, Any]) -> bool:
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         return False
     return True
+
+
+def _maps(operation: pl.Expr, inputs: list[pl.Expr]) -> bool:
+    """Whether an operation gives one value, of one of each input; the list after IN is one input of many values."""
+    has_list = len(inputs) == 2 and any(each.meta.is_literal() and not each.meta.is_scalar() for each in inputs)
+    return operation.meta.is_row_separable() and (has_list or operation.meta.is_scalar())
 
 
 def _written(expression: pl.Expr) -> str:
