@@ -158,6 +158,67 @@ def test_weights_masks_and_ranks():
     assert metric.accumulator.count == 0
 
 
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize(
+    ("labels", "weights", "named"),
+    [
+        ((7, 3), (7,), None),
+        ((7, 3), (7, 1), None),
+        ((7, 1), (7,), "y_true and y_pred must have the same shape"),
+        ((1, 3), (1,), "y_true and y_pred must have the same shape"),
+        ((7, 3), (3,), "sample_weight must have leading axes of y_true and y_pred"),
+        ((7, 3), (7, 2), "sample_weight must have leading axes of y_true and y_pred"),
+    ],
+)
+def test_axes_that_a_graph_does_not_know_are_checked_when_it_runs(labels, weights, named, jit):
+    if BACKEND != "tensorflow":
+        return  # the others know all axes
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    y_true, y_pred, weight = (rng.standard_normal(shape).astype(np.float32) for shape in (labels, (7, 3), weights))
+    metric, loss = Metric(nan="omit"), Loss()
+    unknown = [tf.TensorSpec((None,) * array.ndim, tf.float32) for array in (y_true, y_pred, weight)]
+
+    @tf.function(input_signature=unknown, jit_compile=jit)
+    def step(y_true, y_pred, weight):
+        metric.update_state(y_true, y_pred, weight)
+
+    @tf.function(input_signature=unknown[:2], jit_compile=jit)
+    def value(y_true, y_pred):
+        return loss(y_true, y_pred)
+
+    if named is None:
+        step(y_true, y_pred, weight)
+        assert metric.accumulator == Accumulator(nan="omit").update(y_true, y_pred, weight)
+        assert float(value(y_true, y_pred)) == pytest.approx(np.mean((y_true - y_pred) ** 2), rel=1e-6)
+        return
+    shown = named.replace(" ", "_") if jit else named  # XLA shows the name of an operation
+    with pytest.raises(tf.errors.InvalidArgumentError, match=shown):
+        step(y_true, y_pred, weight)
+    assert metric.accumulator.count == 0
+    if labels != (7, 3):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=shown):
+            value(y_true, y_pred)
+
+
+@pytest.mark.parametrize("jit", JIT)
+@pytest.mark.parametrize("options", [{"loss": Loss()}, {"loss": "mse", "metrics": [Metric()]}])
+def test_batches_of_unknown_axes_are_checked_in_evaluate(options, jit):
+    if BACKEND != "tensorflow":
+        return  # the others know all axes
+    import tensorflow as tf
+
+    def batches():
+        yield np.ones((7, 3), np.float32), np.ones((7, 1), np.float32)
+
+    signature = tuple(tf.TensorSpec(shape, tf.float32) for shape in [(None, 3), (None, None)])
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(3)])
+    model.compile("sgd", jit_compile=jit, **options)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"y_true.and.y_pred.must.have.the.same.shape"):
+        model.evaluate(tf.data.Dataset.from_generator(batches, output_signature=signature), verbose=0)
+
+
 def test_what_a_graph_cannot_compute_is_refused():
     with pytest.raises(ValueError, match="nan='raise' would have to leave the graph"):
         Metric(nan="raise")

@@ -26,7 +26,7 @@ from ..mergeable import NanPolicy
 from ..reduction import Reduction
 from ._tensors import Operations, approximate, chunk_state, evaluate, joined
 
-ON_JAX, ON_TORCH = (keras.backend.backend() == name for name in ("jax", "torch"))
+ON_JAX, ON_TORCH, ON_TENSORFLOW = (keras.backend.backend() == name for name in ("jax", "torch", "tensorflow"))
 IN_GRAPHS = Operations(
     xp=ops,
     float64=lambda tensor: ops.cast(tensor, "float64"),
@@ -62,7 +62,7 @@ def of_same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
         y_pred = ops.expand_dims(y_pred, -1)
     if not fits(y_true.shape, y_pred.shape, exactly=True):
         raise ValueError(f"y_true and y_pred must have the same shape, got {y_true.shape} and {y_pred.shape}")
-    return y_true, y_pred
+    return checked(y_true, y_pred, "y_true and y_pred must have the same shape", exactly=True), y_pred
 
 
 def fits(shape: Any, full: Any, *, exactly: bool = False) -> bool:
@@ -70,6 +70,18 @@ def fits(shape: Any, full: Any, *, exactly: bool = False) -> bool:
     return len(shape) == len(full) and all(
         a == b or None in (a, b) or (a == 1 and not exactly) for a, b in zip(shape, full, strict=True)
     )
+
+
+def checked(value: Any, like: Any, message: str, *, exactly: bool = False) -> Any:
+    """Return the value; where a graph of TensorFlow does not know all axes, it asserts that they fit when it runs."""
+    if not ON_TENSORFLOW or None not in (*value.shape, *like.shape):
+        return value
+    tf = sys.modules["tensorflow"]
+    shape, full = tf.shape(value), tf.shape(like)
+    fit = (shape == full) if exactly else (shape == full) | (shape == 1)
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(fit), [message + ", got", shape, "and", full])]):
+        # XLA leaves assertions out, but not a reshape that is impossible; it shows the name.
+        return tf.reshape(value, tf.where(fit, shape, -2), name=message.replace(" ", "_"))
 
 
 def spread(name: str, value: Any, like: Any) -> Any:
@@ -82,6 +94,7 @@ def spread(name: str, value: Any, like: Any) -> Any:
     value = ops.reshape(value, (*ops.shape(value), *(1 for _ in like.shape[len(value.shape) :])))
     if not fits(value.shape, like.shape):
         raise ValueError(f"{name} must have leading axes of the elements, got {value.shape} for {like.shape}")
+    value = checked(value, like, f"{name} must have leading axes of y_true and y_pred")
     if name == "mask":
         return ops.logical_and(ops.ones_like(like, "bool"), ops.cast(value, "bool"))
     return ops.zeros_like(like, "float64") + ops.cast(value, "float64")
