@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numba
 import numpy as np
@@ -80,6 +81,28 @@ def test_values_and_gradients_are_torchs(cls, function, parameters, reduction, w
         assert mine.dtype == reference.dtype
         assert mine.shape == reference.shape
         torch.testing.assert_close(mine, reference, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("other", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("cls", "function", "parameters"), SIBLINGS)
+def test_autocast_widens_halves_as_for_torchs_own(cls, function, parameters, reduction, other, dtype):
+    results = []
+    for loss in (cls(reduction=reduction, **parameters), partial(function, reduction=reduction, **parameters)):
+        input, target = (300 * drawn(1)).to(dtype), drawn(2, dtype=other)
+        input = input.detach().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(input, target)
+        (value * torch.arange(1, 1 + value.numel()).reshape(value.shape)).sum().backward()
+        results.append((value, input.grad, target.grad))
+    for mine, reference in zip(*results, strict=True):
+        assert mine.dtype == reference.dtype
+        torch.testing.assert_close(mine, reference, rtol=1e-6 if mine is results[0][0] else 8e-3, atol=1e-6)
+    assert torch.isfinite(results[0][0]).all()
+    with torch.autocast("cpu", dtype=dtype):
+        weighted = cls(**parameters)(*(torch.ones(2, dtype=dtype),) * 3)
+    assert weighted.dtype == torch.float32
 
 
 @pytest.mark.parametrize("weighted", [False, True])

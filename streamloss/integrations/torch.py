@@ -25,7 +25,7 @@ from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
 from ._tensors import approximate, evaluate, joined
-from ._torch import NAMES, OPERATIONS, device_of, device_state, has_kernels, host, placed
+from ._torch import HALVES, NAMES, OPERATIONS, device_of, device_state, has_kernels, host, placed
 
 # ------------------------------------------------------------------------------------------- the metric
 
@@ -265,8 +265,16 @@ def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
 
 
 @torch._disable_dynamo  # under torch.compile the graph breaks here; torch.compiler.disable would cost 2 s at import
-def _value(*arguments: Any) -> Any:
-    return _Value.apply(*arguments)
+def _value(input: Any, target: Any, weight: Any, loss: Loss, reduction: str) -> Any:
+    return _Value.apply(*_autocast(input, target, weight), loss, reduction)
+
+
+def _autocast(input: Any, target: Any, weight: Any) -> tuple[Any, ...]:
+    """Widen halves to float32 where autocast is on, as it does for torch's own losses."""
+    kind, tensors = input.device.type, (input, target, weight)
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return tensors
+    return tuple(t.float() if isinstance(t, torch.Tensor) and t.dtype in HALVES else t for t in tensors)
 
 
 @cache
