@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from streamloss import Accumulator, losses  # noqa: E402
+from streamloss import Accumulator, GroupedAccumulator, losses  # noqa: E402
 from streamloss.integrations._tensors import approximate, evaluate, exact_sum, joined  # noqa: E402
 from streamloss.integrations._torch import OPERATIONS, device_state  # noqa: E402
 from streamloss.integrations.torch import (  # noqa: E402
@@ -348,6 +348,8 @@ def test_without_a_process_group_there_is_one_rank():
     metric = Metric().update(torch.ones(3), torch.zeros(3))
     assert all_reduce(metric) is metric
     assert metric.compute() == 1.0
+    with pytest.raises(TypeError, match="seen must be a Metric or an Accumulator, got GroupedAccumulator"):
+        all_reduce(GroupedAccumulator())
 
 
 WORKER = """
@@ -385,6 +387,14 @@ for one, other in ("huber", "squared_error"), differing:
         assert "different losses" in str(error)
     else:
         raise AssertionError
+try:
+    all_reduce(Accumulator(stderr=rank == 1))
+except ValueError as error:
+    assert f"differ in stderr; here it is squared_error, stderr={rank == 1}" in str(error)
+else:
+    raise AssertionError
+errors = all_reduce(Accumulator(stderr=True).update([1.0 + rank], [0.0]))
+assert errors == Accumulator(stderr=True).update([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
 assert all_reduce(Accumulator(differing[0]).update([3.0], [1.0])).loss_sum == 6.0
 dist.destroy_process_group()
 """

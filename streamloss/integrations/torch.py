@@ -20,7 +20,7 @@ import numpy as np
 from .. import losses
 from ..accumulator import Accumulator
 from ..compat import torch as reference
-from ..exact import COUNT, SUM_WORDS, TERMS, WEIGHTS
+from ..exact import COUNT, STDERR_WORDS, SUM_WORDS, TERMS, WEIGHTS
 from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
@@ -181,9 +181,13 @@ def all_reduce(seen: Metric | Accumulator, group: Any = None) -> Metric | Accumu
     Raises
     ------
     ValueError
-        On every rank, if the ranks' losses differ.
+        On every rank, if the ranks' losses differ, or if only some have accumulators with `stderr=True`.
+    TypeError
+        For a GroupedAccumulator, and anything else: on the rank that has it, while the others wait.
 
     """
+    if not isinstance(seen, (Metric, Accumulator)):
+        raise TypeError(f"seen must be a Metric or an Accumulator, got {type(seen).__name__}")
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return seen
@@ -191,13 +195,15 @@ def all_reduce(seen: Metric | Accumulator, group: Any = None) -> Metric | Accumu
     own = accumulator.state
     mark = int.from_bytes(hashlib.sha256(f"{accumulator.loss.identity} {own.size}".encode()).digest()[:3], "little")
     device = "cuda" if distributed.get_backend(group) == "nccl" else "cpu"
-    words = torch.tensor([*own.tolist(), mark, mark * mark], dtype=torch.int64).to(device)
+    padding = [0] * (STDERR_WORDS - own.size)  # tensors of different lengths would abort the process
+    words = torch.tensor([mark, mark * mark, *own.tolist(), *padding], dtype=torch.int64).to(device)
     distributed.all_reduce(words, group=group)
-    *total, marks, squares = words.tolist()
+    marks, squares, *total = words.tolist()
     # n * sum(mark**2) == sum(mark)**2 where all n marks are equal, and nowhere else (Cauchy and Schwarz).
     if distributed.get_world_size(group) * squares != marks * marks:
-        raise ValueError(f"ranks have accumulators of different losses; here it is {accumulator.loss!r}")
-    others = np.array(total, np.int64) - own
+        here = f"{accumulator.loss!r}, stderr={accumulator.stderr}"
+        raise ValueError(f"ranks have accumulators of different losses, or differ in stderr; here it is {here}")
+    others = np.array(total[: own.size], np.int64) - own
     accumulator.merge(Accumulator.from_state(others, accumulator.loss))
     return seen
 
