@@ -35,6 +35,7 @@ SIBLINGS = [
     (SmoothL1Loss, F.smooth_l1_loss, {"beta": 0.6}),
     (SmoothL1Loss, F.smooth_l1_loss, {"beta": 0.0}),
 ]
+FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 CPU = torch.device("cpu")
 DEVICES = ["meta", *(["cuda"] if torch.cuda.is_available() else [])]  # meta tensors have no data to wait for
 
@@ -115,6 +116,32 @@ def test_gradients_are_derivatives(cls, function, parameters, reduction, weighte
     assert torch.autograd.gradgradcheck(loss, tensors)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(("cls", "function", "parameters"), SIBLINGS)
+def test_gradients_at_what_is_not_finite_are_torchs(cls, function, parameters, reduction, weighted):
+    if weighted and cls is SmoothL1Loss:
+        return  # torch has none
+    values = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, 1.0], dtype=torch.float64)
+    found = []
+    for loss in (cls(reduction=reduction, **parameters), partial(function, reduction=reduction, **parameters)):
+        input, target = values.repeat(5).requires_grad_(), values.repeat_interleave(5).requires_grad_()
+        extra = {"weight": torch.full((25,), 2.0, dtype=torch.float64)} if weighted else {}
+        loss(input, target, **extra).sum().backward()
+        found.append((input.grad, target.grad))
+    for mine, reference in zip(*found, strict=True):
+        torch.testing.assert_close(mine, reference, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("other", FLOATS)
+def test_a_weight_widens_as_in_torch(dtype, other):
+    input, weight = torch.zeros(2, dtype=dtype), torch.ones(2, dtype=other)
+    for cls, function, _ in SIBLINGS[:3]:
+        assert cls()(input, input + 1, weight).dtype == function(input, input + 1, weight=weight).dtype
+    assert HuberLoss()(input, weight).dtype == F.huber_loss(input, weight).dtype
+
+
 def test_a_model_learns_with_it():
     torch.manual_seed(0)
     x = torch.randn(64, 3)
@@ -187,7 +214,6 @@ def test_a_float32_total_drifts():
     assert abs(total.item() / 2_000_000 / tenth.item() - 1) > 1e-3
 
 
-FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 ALIKE = [("squared_error", "omit", dtype, (6, 1)) for dtype in [*FLOATS, torch.int32]]
 ALIKE += [("squared_error", "propagate", torch.float64, shape) for shape in [(), (6,), (1, 5), (6, 5)]]
 ALIKE += [(loss, "propagate", torch.float64, (6, 1)) for loss in ("absolute_error", "huber(delta=0.5)", "quantile")]

@@ -264,8 +264,9 @@ def _reduced(how: Any, input: Any, target: Any, weight: Any) -> torch.Tensor:
 
 
 def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
-    """Return the dtype that torch promotes to; see `is_huber`."""
-    tensors = [input] if reference.is_huber(loss) and input.is_floating_point() else [input, target, weight]
+    """Return the dtype that torch promotes to; for huber not with that of the target."""
+    narrow = reference.is_huber(loss) and input.is_floating_point()
+    tensors = [input, weight] if narrow else [input, target, weight]
     asked = [tensor.dtype for tensor in tensors if tensor is not None and tensor.is_floating_point()]
     return reduce(torch.promote_types, asked) if asked else torch.float32
 
