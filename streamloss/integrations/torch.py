@@ -235,7 +235,7 @@ class _Value(torch.autograd.Function):
             scale = scale / (input.numel() if ctx.by_count else weights.sum())
         by_input = by_target = by_weight = None
         if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-            slope = scale * weights * evaluate(losses.derivative(ctx.loss), torch, label, prediction, exact=False)
+            slope = scale * weights * _slope(ctx.loss, label, prediction)
             by_input = slope.to(input.dtype)
             by_target = (-slope).to(target.dtype) if ctx.needs_input_grad[1] else None
         if ctx.needs_input_grad[2]:
@@ -244,6 +244,13 @@ class _Value(torch.autograd.Function):
                 each = each - (weights * each).sum() / weights.sum()
             by_weight = (scale * each).to(weight.dtype)
         return by_input, by_target, by_weight, None, None
+
+
+def _slope(loss: Loss, label: torch.Tensor, prediction: torch.Tensor) -> torch.Tensor:
+    """Return the derivatives of the elements; as in torch, that of the absolute error is 0 at NaN."""
+    if loss == losses.absolute_error:
+        return torch.sgn(prediction - label)
+    return evaluate(losses.derivative(loss), torch, label, prediction, exact=False)
 
 
 def _reduced(how: Any, input: Any, target: Any, weight: Any) -> torch.Tensor:
