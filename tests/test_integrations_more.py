@@ -450,6 +450,12 @@ def test_transformers_padding_masks_and_weights():
     assert ComputeMetrics(mask=lambda batch: batch.inputs["attention_mask"] == 1)(batch) == {"mse": 5.0}
     assert ComputeMetrics(weights=lambda batch: torch.tensor([1.0, 3.0]))(batch) == {"mse": (1 + 4 + 27) / 5}
     assert ComputeMetrics(mask=lambda batch: torch.tensor([True, False]))(batch) == {"mse": 2.5}
+    plain = transformers.EvalPrediction(logits.float().numpy(), labels.numpy())
+    for mask in ([True, False], np.array([True, False]), torch.tensor([True, False])):
+        for given in (batch, plain):
+            assert ComputeMetrics(mask=lambda _, mask=mask: mask)(given) == {"mse": 2.5}
+    with pytest.raises(TypeError, match=r"mask must be bool .* got dtype int64"):
+        ComputeMetrics(mask=lambda batch: batch.inputs["attention_mask"])(batch)
     streamed = ComputeMetrics(reduction="sum")
     assert streamed(batch, compute_result=False) == {}
     assert streamed(batch, compute_result=True) == {"mse": 28.0}

@@ -177,6 +177,17 @@ def test_what_the_losses_refuse():
         MSELoss()(torch.zeros(3), torch.zeros(3), torch.ones(1))
     with pytest.raises(ValueError, match="avg is not a valid value for reduction"):
         MSELoss(reduction="avg")(torch.zeros(3), torch.zeros(3))
+    x, z = torch.zeros(3), torch.zeros(3, dtype=torch.complex64)
+    for reduction in REDUCTIONS:
+        for position, name in enumerate(("input", "target", "weight")):
+            for bad, message in [
+                (z, "real numbers, got dtype torch.complex64"),
+                (2.0, "a Tensor, got float"),
+                ([1.0] * 3, "a Tensor, got list"),
+                (np.zeros(3), "a Tensor, got ndarray"),
+            ]:
+                with pytest.raises(TypeError, match=f"^{name} must be {message}$"):
+                    MSELoss(reduction=reduction)(*([x] * position), bad, *([x] * (2 - position)))
     assert torch.isnan(MSELoss()(torch.zeros(0), torch.zeros(0)))
     assert MSELoss(reduction="sum")(torch.zeros(0), torch.zeros(0)).item() == 0.0
 
@@ -306,6 +317,8 @@ def test_merge_reset_and_checkpoint(tmp_path):
         Metric().merge_state(a)
     with pytest.raises(ValueError, match="expected squared_error"):
         Metric().load_state_dict(a.state_dict())
+    with pytest.raises(ValueError, match=r"must have the key 'accumulator', as from state_dict\(\), got \[\]"):
+        merged.load_state_dict({})
 
 
 def test_what_cannot_be_fetched_from_a_device_is_not_lost(monkeypatch):

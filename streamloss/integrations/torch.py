@@ -138,7 +138,9 @@ class Metric:
         return {"accumulator": torch.frombuffer(bytearray(self._fetched().to_bytes()), dtype=torch.uint8)}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        """Take the state from a checkpoint; ValueError if it is damaged or of another loss."""
+        """Take the state from a checkpoint; ValueError if it is damaged, of another loss, or of something else."""
+        if "accumulator" not in state:
+            raise ValueError(f"the state must have the key 'accumulator', as from state_dict(), got {list(state)}")
         own = self._accumulator.loss
         data = state["accumulator"].cpu().numpy().tobytes()
         found = Accumulator.from_bytes(data, loss=None if own.is_builtin else own)
@@ -280,6 +282,11 @@ def _dtype(input: Any, target: Any, weight: Any, loss: Loss) -> torch.dtype:
 
 @torch._disable_dynamo  # under torch.compile the graph breaks here; torch.compiler.disable would cost 2 s at import
 def _value(input: Any, target: Any, weight: Any, loss: Loss, reduction: str) -> Any:
+    for name, value in (("input", input), ("target", target), ("weight", weight)):
+        if not isinstance(value, torch.Tensor) and not (value is None and name == "weight"):
+            raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+        if value is not None and value.is_complex():
+            raise TypeError(f"{name} must be real numbers, got dtype {value.dtype}")
     return _Value.apply(*_autocast(input, target, weight), loss, reduction)
 
 

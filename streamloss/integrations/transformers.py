@@ -15,9 +15,12 @@ except ImportError as error:
         "streamloss.integrations.transformers needs transformers: pip install 'streamloss[transformers]'"
     ) from error
 
+import numpy as np
+
 from ..losses import Formula, Loss
 from ..mergeable import NanPolicy
 from ..reduction import Reduction
+from ._torch import there
 from .torch import Metric
 
 
@@ -79,8 +82,8 @@ class ComputeMetrics:
         mask = None if self._mask is None else self._mask(batch)
         weights = None if self._weights is None else self._weights(batch)
         if self._padding is not None:
-            there = labels != self._padding
-            mask = there if mask is None else there & aligned(mask, labels)
+            known = labels != self._padding
+            mask = known if mask is None else known & aligned(mask, labels)
         for metric in self.metrics.values():
             metric.update(predictions, labels, weights, mask=mask)
         if not compute_result:
@@ -97,5 +100,6 @@ def first(values: Any) -> Any:
 
 
 def aligned(mask: Any, labels: Any) -> Any:
-    """Return a mask of leading dimensions with as many dimensions as the labels."""
+    """Return a mask of leading dimensions with as many dimensions as the labels: a tensor if they are, or an array."""
+    mask = there(mask, labels.device) if hasattr(labels, "detach") else np.asarray(mask)
     return mask.reshape(tuple(mask.shape) + (1,) * (labels.ndim - mask.ndim))
