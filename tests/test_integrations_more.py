@@ -459,6 +459,9 @@ def test_transformers_padding_masks_and_weights():
     streamed = ComputeMetrics(reduction="sum")
     assert streamed(batch, compute_result=False) == {}
     assert streamed(batch, compute_result=True) == {"mse": 28.0}
+    assert streamed(batch, compute_result=False) == {}
+    streamed.reset()  # an evaluation that was aborted
+    assert streamed(batch, compute_result=True) == {"mse": 14.0}
     assert np.isnan(ComputeMetrics(padding=None)(transformers.EvalPrediction(logits[:0], labels[:0]))["mse"])
 
 

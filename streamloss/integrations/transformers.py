@@ -89,9 +89,13 @@ class ComputeMetrics:
         if not compute_result:
             return {}
         results = {name: metric.compute() for name, metric in self.metrics.items()}
+        self.reset()
+        return results
+
+    def reset(self) -> None:
+        """Forget all that was seen: after an evaluation that was aborted, whose batches would count in the next."""
         for metric in self.metrics.values():
             metric.reset()
-        return results
 
 
 def first(values: Any) -> Any:
