@@ -236,6 +236,24 @@ def test_parameters_must_be_numbers(make, name, value):
         make(**{name.split()[0]: value})
 
 
+@pytest.mark.parametrize(
+    ("loss", "name", "before", "after"),
+    [
+        (torch.HuberLoss(), "delta", 1.5, 2.0),
+        (torch.SmoothL1Loss(), "beta", 1.5, 1.0),
+        (keras.Huber(), "delta", 1.5, 2.0),
+    ],
+)
+def test_an_assigned_parameter_counts(loss, name, before, after):
+    assert loss([2.0], [0.0]) == before
+    setattr(loss, name, 2.0)
+    assert getattr(loss, name) == 2.0
+    assert loss([2.0], [0.0]) == loss.stream().update([2.0], [0.0]).result() == after
+    with pytest.raises(ValueError, match=name):
+        setattr(loss, name, -1.0)
+    assert pickle.loads(pickle.dumps(loss))([2.0], [0.0]) == after  # the one that was refused changes nothing
+
+
 NAMES = ["mse", "MSE", "mean_squared_error", "mae", "MAE", "msle", "MSLE", "bce", "BCE", "huber", "log_cosh", "logcosh"]
 
 

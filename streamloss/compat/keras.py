@@ -277,7 +277,15 @@ class Huber(Loss, name="huber_loss", loss=losses.huber):
     ) -> None:
         super().__init__(reduction, name, dtype)
         self.delta = delta
-        self._loss = losses.huber(delta=delta)
+
+    @property
+    def delta(self) -> float:
+        """Where the loss becomes linear; another one can be assigned."""
+        return self._delta
+
+    @delta.setter
+    def delta(self, delta: float) -> None:
+        self._loss, self._delta = losses.huber(delta=delta), delta
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration from which `from_config` makes an equal object."""

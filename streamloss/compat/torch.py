@@ -195,7 +195,15 @@ class HuberLoss(MSELoss):
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction=reduction)
         self.delta = delta
-        self._loss = losses.huber(delta=delta)
+
+    @property
+    def delta(self) -> float:
+        """Where the loss becomes linear; another one can be assigned."""
+        return self._delta
+
+    @delta.setter
+    def delta(self, delta: float) -> None:
+        self._loss, self._delta = losses.huber(delta=delta), delta
 
 
 class SmoothL1Loss(MSELoss):
@@ -214,7 +222,15 @@ class SmoothL1Loss(MSELoss):
     ) -> None:
         super().__init__(size_average, reduce, reduction)
         self.beta = beta
-        self._loss = smooth_l1_of(beta)
+
+    @property
+    def beta(self) -> float:
+        """Where the loss becomes linear; another one can be assigned."""
+        return self._beta
+
+    @beta.setter
+    def beta(self, beta: float) -> None:
+        self._loss, self._beta = smooth_l1_of(beta), beta
 
 
 def mse_loss(
