@@ -308,6 +308,21 @@ def test_keras_label_smoothing_and_logits():
     assert keras.BinaryCrossentropy(True)(y, np.array([[-1e4, 1e4]])) == 1e4
 
 
+def test_keras_functions_take_parameters_by_position():
+    y, p = np.array([[1.0, 0.0]]), np.array([[0.8, 0.4]])
+    assert keras.huber(y, p, 0.1) == keras.huber(y, p, delta=0.1) == keras.Huber(0.1)(y, p)
+    assert keras.binary_crossentropy(y, p, True, 0.2, -1) == keras.BinaryCrossentropy(True, 0.2)(y, p)
+    assert keras.binary_crossentropy(y, p, True) != keras.binary_crossentropy(y, p)
+    live = pytest.importorskip("keras").losses
+    for name, parameters in [("huber", (0.1,)), ("binary_crossentropy", (True, 0.2, -1))]:
+        expected = np.asarray(getattr(live, name)(y, p, *parameters))
+        assert getattr(keras, name)(y, p, *parameters) == pytest.approx(expected, rel=1e-6)
+        ours, theirs = (inspect.signature(getattr(module, name)).parameters.values() for module in (keras, live))
+        assert [(q.name, q.default) for q in theirs] == [(q.name, q.default) for q in ours][:-1]
+    with pytest.raises(TypeError, match="positional"):
+        keras.mean_squared_error(y, p, 0.5)
+
+
 def test_an_infinite_weight_multiplies_the_mean_of_its_row():
     y, p = np.zeros((2, 2)), np.array([[0.0, 1.0], [1.0, 1.0]])
     assert keras.MeanSquaredError("sum")(y, p, [np.inf, 1.0]) == np.inf

@@ -336,8 +336,24 @@ mean_squared_error = _function(MeanSquaredError, "mean_squared_error")
 mean_absolute_error = _function(MeanAbsoluteError, "mean_absolute_error")
 mean_squared_logarithmic_error = _function(MeanSquaredLogarithmicError, "mean_squared_logarithmic_error")
 log_cosh = _function(LogCosh, "log_cosh")
-huber = _function(Huber, "huber")
-binary_crossentropy = _function(BinaryCrossentropy, "binary_crossentropy")
+
+
+def huber(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, delta: float = 1.0, **parameters: Any) -> Result:
+    """Return the loss of every row, reduced over its last axis only: `keras.losses.huber`."""
+    return Huber(delta, reduction=None, **parameters)(y_true, y_pred)
+
+
+def binary_crossentropy(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+    **parameters: Any,
+) -> Result:
+    """Return the loss of every row, reduced over its last axis only: `keras.losses.binary_crossentropy`."""
+    return BinaryCrossentropy(from_logits, label_smoothing, axis, reduction=None, **parameters)(y_true, y_pred)
+
 
 CLASSES = {cls.__name__: cls for cls in Loss.__subclasses__()}
 FUNCTIONS: dict[str, Callable[..., Result]] = {
