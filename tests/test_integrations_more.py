@@ -93,6 +93,37 @@ def test_sklearn_scorers_search_and_cross_validation(data):
     assert search.best_params_ == {"alpha": 0.1}
 
 
+def test_sklearn_scorers_can_be_pickled_and_cloned(data):
+    import joblib
+    from sklearn.base import clone
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import make_scorer
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+
+    from streamloss.integrations.sklearn import root_mean_squared_error, score_function
+
+    for function, name in [
+        (score_function("quantile(q=0.9)"), "mean_quantile"),
+        (score_function(losses.huber(delta=2), name="robust"), "robust"),
+        (root_mean_squared_error, "root_mean_squared_error"),
+    ]:
+        scorer = make_scorer(function, greater_is_better=False)
+        again = pickle.loads(pickle.dumps(scorer))
+        assert repr(again) == repr(scorer)
+        assert name in repr(scorer)
+        assert again._score_func([1.0, 2.0], [2.0, 5.0]) == function([1.0, 2.0], [2.0, 5.0])
+        assert function.__doc__ == again._score_func.__doc__
+        model = Ridge().fit(data.x, data.y)
+        assert again(model, data.x, data.y) == scorer(model, data.x, data.y)
+        search = clone(GridSearchCV(Ridge(), {"alpha": [0.1, 1e6]}, scoring=scorer, cv=3))
+        assert search.fit(data.x, data.y).best_params_ == {"alpha": 0.1}
+        assert pickle.loads(pickle.dumps(search)).best_score_ == search.best_score_
+    alone = cross_val_score(Ridge(), data.x, data.y, scoring=scorer, cv=2)
+    with joblib.parallel_config(backend="multiprocessing"):
+        together = cross_val_score(Ridge(), data.x, data.y, scoring=scorer, cv=2, n_jobs=2)
+    assert np.array_equal(alone, together)
+
+
 def test_sklearn_chunked_score_has_the_same_bits_for_any_batch_size(data):
     from sklearn.metrics import mean_squared_error
 

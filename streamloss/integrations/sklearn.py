@@ -98,6 +98,8 @@ def score_function(
 ) -> Callable[..., Any]:
     """Make a function with the arguments of `sklearn.metrics.mean_squared_error`, for any loss.
 
+    It can be pickled, within scorers and searches too, if the loss and `transform` can.
+
     Examples
     --------
     >>> from sklearn.metrics import make_scorer
@@ -109,15 +111,29 @@ def score_function(
     make_scorer(mean_quantile, greater_is_better=False, response_method='predict')
 
     """
+    found = Accumulator(loss).loss
+    return _Score(found, transform, name or f"mean_{found.name}")
 
-    def score(
-        y_true: Any, y_pred: Any, *, sample_weight: Any = None, multioutput: str | npt.ArrayLike = "uniform_average"
+
+class _Score:
+    """A score function; as an object of a class it can be pickled, and it has a name that scikit-learn shows."""
+
+    def __init__(self, loss: Loss, transform: Callable[[Any], Any], name: str) -> None:
+        self._loss, self._transform = loss, transform
+        self.__name__ = self.__qualname__ = name
+        self.__doc__ = f"The mean of {loss!r}, exact, with sample_weight and multioutput."
+
+    def __call__(
+        self,
+        y_true: Any,
+        y_pred: Any,
+        *,
+        sample_weight: Any = None,
+        multioutput: str | npt.ArrayLike = "uniform_average",
     ) -> Any:
-        return Outputs(loss, multioutput=multioutput).update(y_true, y_pred, sample_weight).result(transform)
-
-    score.__name__ = score.__qualname__ = name or f"mean_{Accumulator(loss).loss.name}"
-    score.__doc__ = f"The mean of {Accumulator(loss).loss!r}, exact, with sample_weight and multioutput."
-    return score
+        return (
+            Outputs(self._loss, multioutput=multioutput).update(y_true, y_pred, sample_weight).result(self._transform)
+        )
 
 
 mean_squared_error = score_function("squared_error")
