@@ -1,6 +1,7 @@
 """What holds on every backend of Keras; `test_integrations_keras.py` runs this file once for each."""
 
 import csv
+from functools import partial
 
 import keras
 import numpy as np
@@ -61,6 +62,29 @@ def gradient(function, values):
     tensor = ops.convert_to_tensor(values).requires_grad_()
     function(tensor).backward()
     return tensor.grad.numpy()
+
+
+def second(function, values):
+    """The gradient of the sum of squares of the gradient: 2 * gradient * second derivative, if elements are apart."""
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tensor = tf.Variable(values)
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as tape:
+                result = function(tensor)
+            square = tf.reduce_sum(tape.gradient(result, tensor) ** 2)
+        return outer.gradient(square, tensor).numpy()
+    if BACKEND == "jax":
+        import jax
+
+        return np.asarray(jax.grad(lambda y: (jax.grad(function)(y) ** 2).sum())(values))
+    import torch
+
+    tensor = ops.convert_to_tensor(values).requires_grad_()
+    (first,) = torch.autograd.grad(function(tensor), tensor, create_graph=True)
+    square = (first**2).sum()
+    return torch.autograd.grad(square, tensor)[0].numpy() if square.requires_grad else np.zeros_like(values)
 
 
 # ------------------------------------------------------------------------------------------- the metric
@@ -265,6 +289,25 @@ def test_values_and_gradients_are_keras_own(loss, reference, reduction, shape):
     )
     assert found[0] == pytest.approx(expected[0], rel=1e-6)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_lists_and_what_is_not_finite_are_keras_own():
+    assert float(Loss()([[0.0, 1.0]], [[1.0, 3.0]])) == 2.5
+    assert float(Loss("absolute_error")([0.0, 1.0], [1.0, 4.0])) == 2.0
+    values = np.array([[np.inf], [-np.inf], [np.nan], [3e38]], np.float32)
+    for loss, reference in [("squared_error", keras.losses.MeanSquaredError), ("huber", keras.losses.Huber)]:
+        found, expected = (
+            cls(reduction="none")(np.ones_like(values), values) for cls in (partial(Loss, loss), reference)
+        )
+        np.testing.assert_array_equal(*(ops.convert_to_numpy(array) for array in (found, expected)))
+
+
+@pytest.mark.parametrize(("loss", "reference"), PAIRS)
+def test_second_derivatives_are_keras_own(loss, reference):
+    rng = np.random.default_rng(0)
+    y_true, y_pred = (rng.uniform(0.05, 0.95, (6, 4)).astype(np.float32) for _ in range(2))
+    found, expected = (second(lambda y, cls=cls: cls()(y_true, y), y_pred) for cls in (partial(Loss, loss), reference))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_no_gradient_is_nan_for_the_branch_that_was_not_taken():

@@ -211,9 +211,10 @@ class Metric(keras.metrics.Metric):
 class Loss(keras.losses.Loss):
     """A training loss for `compile(loss=...)`: any loss of streamloss that has a derivative.
 
-    The values, reductions and gradients of Keras' own losses, in the dtype of the model; "squared_error" is
-    `keras.losses.MeanSquaredError`, "quantile(q=0.9)" Keras does not have. Gradients come from the loss' own
-    derivative: where a loss branches, none of them is NaN for the branch that was not taken.
+    The values and reductions of Keras' own losses, and their gradients with respect to y_pred, in the dtype of the
+    model; "squared_error" is `keras.losses.MeanSquaredError`, "quantile(q=0.9)" Keras does not have. Gradients come
+    from the loss' own derivative: where a loss branches, none of them is NaN for the branch that was not taken. Labels
+    are constants: there is no gradient with respect to y_true. Second derivatives with respect to y_pred are there.
 
     Parameters
     ----------
@@ -237,11 +238,20 @@ class Loss(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return the losses of the rows: those of the elements, averaged over the last axis."""
+        y_pred = ops.convert_to_tensor(y_pred)
+        y_true = ops.stop_gradient(ops.convert_to_tensor(y_true, dtype=y_pred.dtype))
         y_true, y_pred = of_same_rank(y_true, y_pred)
-        fixed = ops.stop_gradient(y_pred)
-        value = ops.stop_gradient(evaluate(self._loss, ops, y_true, fixed, exact=False))
-        slope = ops.stop_gradient(evaluate(self._derivative, ops, y_true, fixed, exact=False))
-        return ops.mean(value + slope * (y_pred - fixed), axis=-1)  # adds 0, whose gradient is the slope
+        return ops.mean(ops.custom_gradient(self._with_gradient)(y_true, y_pred), axis=-1)
+
+    def _with_gradient(self, y_true: Any, y_pred: Any) -> tuple[Any, Callable[..., tuple[Any, Any]]]:
+        """Return the losses of the elements, and the function that Keras calls for their gradient."""
+
+        def gradient(*arguments: Any, upstream: Any = None) -> tuple[Any, Any]:
+            scale = arguments[0] if upstream is None else upstream  # PyTorch: upstream, after the tensors
+            slope = evaluate(self._derivative, ops, y_true, y_pred, exact=False)
+            return ops.zeros_like(y_true), scale * slope
+
+        return evaluate(self._loss, ops, y_true, y_pred, exact=False), gradient
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration for `from_config`; a function of your own stays as it is."""
