@@ -4,6 +4,8 @@ import importlib
 import math
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,11 +96,10 @@ def test_sklearn_scorers_search_and_cross_validation(data):
 
 
 def test_sklearn_scorers_can_be_pickled_and_cloned(data):
-    import joblib
     from sklearn.base import clone
     from sklearn.linear_model import Ridge
     from sklearn.metrics import make_scorer
-    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.model_selection import GridSearchCV
 
     from streamloss.integrations.sklearn import root_mean_squared_error, score_function
 
@@ -118,10 +119,24 @@ def test_sklearn_scorers_can_be_pickled_and_cloned(data):
         search = clone(GridSearchCV(Ridge(), {"alpha": [0.1, 1e6]}, scoring=scorer, cv=3))
         assert search.fit(data.x, data.y).best_params_ == {"alpha": 0.1}
         assert pickle.loads(pickle.dumps(search)).best_score_ == search.best_score_
-    alone = cross_val_score(Ridge(), data.x, data.y, scoring=scorer, cv=2)
-    with joblib.parallel_config(backend="multiprocessing"):
-        together = cross_val_score(Ridge(), data.x, data.y, scoring=scorer, cv=2, n_jobs=2)
-    assert np.array_equal(alone, together)
+
+
+def test_sklearn_scorers_go_to_other_processes():
+    """From a process of its own: what forks should have no threads of other frameworks."""
+    script = """
+import joblib, numpy as np
+from sklearn.linear_model import Ridge
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import cross_val_score
+from streamloss.integrations.sklearn import score_function
+x, y = np.arange(20.0)[:, None], np.arange(20.0) ** 2
+scorer = make_scorer(score_function("quantile(q=0.9)"), greater_is_better=False)
+alone = cross_val_score(Ridge(), x, y, scoring=scorer, cv=2)
+with joblib.parallel_config(backend="multiprocessing"):
+    together = cross_val_score(Ridge(), x, y, scoring=scorer, cv=2, n_jobs=2)
+assert np.array_equal(alone, together)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=200)
 
 
 def test_sklearn_chunked_score_has_the_same_bits_for_any_batch_size(data):
