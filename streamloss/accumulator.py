@@ -393,7 +393,7 @@ class Accumulator(Mergeable):
             return NotImplemented
         self._check_addable(other)
         state = exact.combine(self._state, -other._state)
-        exact.check_counts(state, "what is taken out was never in: no elements have what would be left")
+        exact.check_left(state)
         return self._with(state)
 
     def __eq__(self, other: object) -> bool:

@@ -227,27 +227,30 @@ def checked_out(out: Any, shape: tuple[int, ...], inputs: list[Any]) -> Array:
     """Return the argument `out`, if terms can be written to it."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
-    check_out(out, str(out.dtype), shape, out.flags.writeable)
+    check_out(out, str(out.dtype), shape, out.flags.writeable, out.itemsize)
     if any(isinstance(array, np.ndarray) and overlap(out, array) for array in inputs):
         raise shared_out()
     return np.asarray(out)
 
 
-def check_out(out: Any, dtype: str, shape: tuple[int, ...], writable: bool) -> None:
-    """Refuse an array, or a view of one on a device, that terms cannot be written to."""
+def check_out(out: Any, dtype: str, shape: tuple[int, ...], writable: bool, step: int) -> None:
+    """Refuse an array, or a view of one on a device, that terms cannot be written to.
+
+    `step` is the stride from one element to the next one in memory.
+    """
     if dtype not in ("float32", "float64"):
         raise TypeError(f"out must be float32 or float64, got dtype {dtype}")
     if out.shape != shape:
         raise ValueError(f"out must have the shape of the elements, {shape}, got {out.shape}")
     if not writable:
         raise ValueError("out must be writable, got a read-only array")
-    if out.size and _overlaps_itself(out.strides, shape, out.dtype.itemsize):
+    if out.size and _overlaps_itself(out.strides, shape, step):
         raise ValueError(f"out must have memory for every element, got strides {out.strides} for shape {shape}")
 
 
-def _overlaps_itself(strides: tuple[int, ...], shape: tuple[int, ...], itemsize: int) -> bool:
+def _overlaps_itself(strides: tuple[int, ...], shape: tuple[int, ...], step: int) -> bool:
     """Whether an array is none of whole elements, rows, planes and so on, one beside the other."""
-    reach = itemsize  # bytes of all dimensions so far
+    reach = step  # of all dimensions so far
     for stride, length in sorted((abs(stride), length) for stride, length in zip(strides, shape, strict=True)):
         if length > 1 and stride < reach:
             return True

@@ -158,20 +158,23 @@ def checked_state(state: npt.ArrayLike) -> Words:
             f"state must have shape ({STATE_WORDS},), or ({STDERR_WORDS},) with stderr=True, got {words.shape}"
         )
     carried = combine(np.ascontiguousarray(words), np.zeros(words.size, np.int64))
-    check_counts(
-        carried,
-        "state is none that elements have: a negative count, more nonzero weights than elements, or a sum of none",
-    )
+    check_counts(carried, "state has counts that no elements have: negative, or more nonzero weights than elements")
     return carried
 
 
 def check_counts(states: Words, reason: str) -> None:
-    """Refuse a carried state, or rows of such, that no elements can have, for this reason."""
+    """Refuse a state, or rows of states, whose counts no elements can have, for this reason."""
     starts = range(COUNTS, states.shape[-1], SUM_WORDS)
     counts = [states[..., :COUNTS], *(states[..., start : start + FIRST_DIGIT] for start in starts)]
-    negative = any((count < 0).any() for count in counts)
-    sums_of_none = (states[..., COUNT] == 0) & states[..., COUNTS:].any(-1)
-    if negative or (states[..., NONZERO] > states[..., COUNT]).any() or sums_of_none.any():
+    if any((count < 0).any() for count in counts) or (states[..., NONZERO] > states[..., COUNT]).any():
+        raise ValueError(reason)
+
+
+def check_left(states: Words) -> None:
+    """Refuse a carried state, or rows of such, that nothing can leave that was in before it was taken out."""
+    reason = "what is taken out was never in: no elements have what would be left"
+    check_counts(states, reason)
+    if ((states[..., COUNT] == 0) & states[..., COUNTS:].any(-1)).any():
         raise ValueError(reason)
 
 

@@ -335,7 +335,7 @@ class GroupedAccumulator(Mergeable):
         made = self.copy()
         found, states = other._canonical()
         made._step(found, keys.kinds_of(found), states, -1)
-        exact.check_counts(made._states, "what is taken out was never in: no elements have what would be left")
+        exact.check_left(made._states)
         return made
 
     def __eq__(self, other: object) -> bool:
@@ -408,7 +408,7 @@ class GroupedAccumulator(Mergeable):
 
     def _filled(self, found: list[Key], states: Words) -> GroupedAccumulator:
         """Take over groups that come from outside."""
-        exact.check_counts(states, "the data has a state that no elements have")
+        exact.check_counts(states, "the data has counts that no elements have")
         found = list(map(keys.form_of, found))  # earlier versions kept times as they were written
         return self._step(found, keys.kinds_of(found), states, 1)
 

@@ -89,7 +89,7 @@ def _out(out: Any, shape: tuple[int, ...]) -> View:
     array = _view("out", out)
     interface = {} if hasattr(out, "data_ptr") else getattr(out, "__cuda_array_interface__", {})
     is_read_only = interface.get("data", (0, False))[1]
-    arrays.check_out(array, views.DTYPES[array.code], shape, not is_read_only)
+    arrays.check_out(array, views.DTYPES[array.code], shape, not is_read_only, 1)
     return array
 
 
