@@ -402,7 +402,7 @@ TABLE = np.array([1.0, 2.0])
 
 
 def test_an_index_beyond_an_array_is_an_error_and_changes_nothing():
-    accumulator = Accumulator(lambda label, prediction: TABLE[int(prediction)]).update([0.0], [1.0])
+    accumulator = Accumulator(lambda label, prediction: TABLE[int(prediction)], device="auto").update([0.0], [1.0])
     for place in (2.0, -3.0, 1e6):
         with pytest.raises(IndexError):
             accumulator.update([0.0, 0.0], [1.0, place])
