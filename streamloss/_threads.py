@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
-from _thread import allocate_lock, start_new_thread
+from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from queue import SimpleQueue
@@ -26,8 +26,7 @@ PATIENCE = 1.0  # seconds that a fork waits for a lock: a signal handler that fo
 
 _threads: int | None = None
 _locks: dict[int, weakref.ref[Any]] = {}
-_taken: list[Any] = []  # for a fork
-_fork = allocate_lock()  # one fork at a time
+_taken: dict[int, list[Any]] = {}  # by each thread that is forking
 # The workers' tasks. This queue and these threads are written in C: the locks of concurrent.futures are taken by Python
 # code, where KeyboardInterrupt can leave them locked for ever.
 _tasks: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -69,19 +68,19 @@ def lock() -> Any:
 
 def _before_fork() -> None:
     """Take all locks, Numba's last: who holds one of ours may be compiling."""
-    _fork.acquire()
+    taken = _taken[get_ident()] = []
     for reference in list(_locks.values()):
-        taken = reference()
-        if taken is not None and taken.acquire(timeout=PATIENCE):
-            _taken.append(taken)
+        ours = reference()
+        if ours is not None and ours.acquire(timeout=PATIENCE):
+            taken.append(ours)
     global_compiler_lock.acquire()
+    taken.append(global_compiler_lock)
 
 
 def _after_fork() -> None:
-    global_compiler_lock.release()
-    while _taken:
-        _taken.pop().release()
-    _fork.release()
+    """Release what was taken: not all, if KeyboardInterrupt came between."""
+    for held in reversed(_taken.pop(get_ident(), [])):
+        held.release()
 
 
 def _begin_child() -> None:

@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 VECTOR = 8  # elements: a 512-bit vector of float64
 CACHE_LINE = 64  # bytes
-WORD = 64  # bools that are counted at once: as many as an integer has bits
+WORD = 64  # bytes that are looked at together: as many as an integer has bits
 SEES_VECTORS = llvm_version_info >= (17,)  # whether LLVM notices that VECTOR elements share an entry, and reads it once
 
 # Numba compiles a helper once more for every literal that it is called with: numbers go in as typed variables.

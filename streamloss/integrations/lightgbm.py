@@ -28,7 +28,8 @@ def metric(
 ) -> Callable[..., tuple[str, float, bool]]:
     """Return an evaluation metric: `feval=` of `lightgbm.train`, `eval_metric=` of an estimator; with weights."""
     empty = Accumulator(loss, reduction=reduction)
-    return named(partial(_evaluate, name or empty.loss.name, empty), name or empty.loss.name)
+    shown = name or empty.loss.name
+    return named(partial(_evaluate, shown, empty), shown)
 
 
 def _evaluate(

@@ -31,7 +31,8 @@ def metric(
     XGBoost keeps six decimals of the value. Predictions and labels are float32 there.
     """
     empty = Accumulator(loss, reduction=reduction)
-    return named(partial(_evaluate, name or empty.loss.name, empty), name or empty.loss.name)
+    shown = name or empty.loss.name
+    return named(partial(_evaluate, shown, empty), shown)
 
 
 def _evaluate(name: str, empty: Accumulator, first: Any, second: Any, sample_weight: Any = None) -> Any:
