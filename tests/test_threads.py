@@ -497,6 +497,20 @@ def test_a_child_forked_while_groups_are_added_has_them_whole():
     assert run(GROUPS) == ["0"]
 
 
+def test_an_interrupt_before_a_fork_leaves_no_lock_taken(monkeypatch):
+    class Interrupted:
+        def acquire(self):
+            raise KeyboardInterrupt
+
+    lock = _threads.lock()
+    monkeypatch.setattr(_threads, "global_compiler_lock", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        _threads._before_fork()
+    assert lock.locked()
+    _threads._after_fork()
+    assert not lock.locked()
+
+
 POOLS = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
