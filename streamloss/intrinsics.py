@@ -159,8 +159,23 @@ def ones(typing: Any, word: Any) -> Any:
 
 def _word(context: Any, builder: Any, array: Any, whole: Any, index: Any) -> Any:
     """Write code that loads WORD bytes of an array as a vector."""
+    return _load(ir.VectorType(ir.IntType(8), WORD), context, builder, array, whole, index)
+
+
+def _load(kind: Any, context: Any, builder: Any, array: Any, whole: Any, index: Any) -> Any:
+    """Write code that loads a value of LLVM's type `kind` from an array of bytes, wherever it lies."""
     place = builder.gep(context.make_array(array)(context, builder, whole).data, [index])
-    return builder.load(builder.bitcast(place, ir.VectorType(ir.IntType(8), WORD).as_pointer()), align=1)
+    return builder.load(builder.bitcast(place, kind.as_pointer()), align=1)
+
+
+@intrinsic
+def eight_bytes(typing: Any, array: Any, index: Any) -> Any:
+    """Return eight bytes of an array, from an index on, as one integer of which the first byte is the lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return _load(ir.IntType(64), context, builder, array, *args)
+
+    return types.uint64(array, types.int64), generate
 
 
 def _select(comparison: str) -> Any:

@@ -63,10 +63,11 @@ def warmup(
 
 
 def _read_text(keys: bool) -> None:
-    """Compile what looks at the fields of CSV, and what codes keys of text, where Polars reads them."""
+    """Compile what looks at the fields of CSV, and what reads and codes keys of text, where Polars reads them."""
     try:
         import polars as pl
 
+        from .files import dictionaries
         from .files.coding import Coder
         from .files.fields import are_regular, quotes_are_clear
     except ImportError:
@@ -75,3 +76,4 @@ def _read_text(keys: bool) -> None:
     quotes_are_clear(b' ""', ",")
     if keys:
         Coder().encode(pl.Series([""]))
+        dictionaries.compiled()

@@ -45,7 +45,15 @@ LAYERS = [
         "compat._streams",
     },
     {"compat._rows"},
-    {"files.coding", "files.columns", "files.fields", "files.inference", "files.members", "files.paths"},
+    {
+        "files.coding",
+        "files.columns",
+        "files.dictionaries",
+        "files.fields",
+        "files.inference",
+        "files.members",
+        "files.paths",
+    },
     {"files.arrays", "files.part"},
     {"files.origins"},
     {"files.frames", "files.hdf5", "files.ipc", "files.iterables", "files.npy", "files.parquet", "files.text"},
@@ -78,6 +86,7 @@ LATE = {  # what loads optional packages
     ("files.arrays", "files.coding"),
     ("cli", "files.plot"),
     ("warm", "files.coding"),
+    ("warm", "files.dictionaries"),
     ("warm", "files.fields"),
 }
 LATE |= {("formulas", "elementary")}  # logarithms and exponentials, for losses that have them

@@ -1,0 +1,231 @@
+"""Columns of text in Parquet files, read as codes: from their dictionaries, without writing out a single text.
+
+A column chunk begins with a page of its different texts; in the pages below it each row is a number, of as few bits as
+it takes. Arrow hands out both as well, but makes four bytes of each number, several times over, and joins what it has
+made of several row groups: 100 M rows, 20 texts, take it 0.36 s of processor time, and this module 0.15 s.
+
+Whatever is not as plain as that (more than `NONE` texts, pages without a dictionary, rarer compression, damage) is left
+to Arrow, which reads it or says what is wrong. The format: https://parquet.apache.org/docs/file-format/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import types
+
+from .._jit import Kernel
+from ..intrinsics import I64, U64, eight_bytes, smaller
+from ..keys import Coded, timestamp
+from ..keys.numbering import Numbering
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
+Fields: TypeAlias = dict[int, Any]  # of a structure, by the format's numbers
+
+NONE = 255  # no code, and how many different texts, null among them, are read at once
+CODECS = {"UNCOMPRESSED": None, "SNAPPY": pa.Codec("snappy"), "ZSTD": pa.Codec("zstd")}
+HAS_VALUE = np.array([0, 1] + [NONE] * 254, np.uint8)  # whether a row has one, by its level
+
+# What the format numbers.
+FULL_SIZE, SIZE, DATA, DICTIONARY = 2, 3, 5, 7  # fields of a page's header
+VALUES, ENCODING, LEVELS = 1, 2, 3  # fields of the headers of both kinds of pages, and of pages of data
+BY_DICTIONARY, IN_RUNS = (2, 8), 3  # encodings
+TRUE, FALSE, I16, I32, INT64, BINARY, STRUCTURE = 1, 2, 4, 5, 6, 8, 12  # types of fields
+
+WIDEST = 8  # bits of a number: eight of them are at most as many bytes
+PADDING = np.zeros(8, np.uint8)
+
+# What headers of pages lead to that are damaged: fields that are missing or of another type, sizes beyond all bounds.
+DAMAGE = (LookupError, TypeError, ValueError, OverflowError, RecursionError, MemoryError)
+
+
+class UnfitError(Exception):
+    """A column is not as plain as it must be here."""
+
+
+def read(file: BinaryIO, chunks: Sequence[Any], rows: int, nullable: bool) -> Coded | None:
+    """Read a column of text, given the metadata of its chunks; None if that is left to Arrow."""
+    if sum(chunk.num_values for chunk in chunks) != rows:
+        return None
+    codes, known = np.empty(rows, np.uint8), Numbering()
+    try:
+        row = 0
+        for chunk in chunks:
+            _read_chunk(file, chunk, nullable, known, codes[row : row + chunk.num_values])
+            row += chunk.num_values
+    except (*DAMAGE, UnfitError, OSError, pa.ArrowException):
+        return None
+    return Coded(codes, list(known), complete=True)
+
+
+def _read_chunk(file: BinaryIO, chunk: Any, nullable: bool, known: Numbering, codes: Bytes) -> None:
+    """Fill in the codes of a chunk, by the numbers that its texts have or are given."""
+    codec, start = CODECS[chunk.compression], chunk.dictionary_page_offset
+    if start is None:
+        raise UnfitError
+    file.seek(start)
+    codes_of = np.full(NONE + 1, NONE, np.uint8)  # the numbers of the chunk's own dictionary
+    row = 0
+    for header, page in _pages(file.read(chunk.total_compressed_size)):
+        body = _decompressed(page, header[FULL_SIZE], codec)
+        if DICTIONARY in header:
+            numbers = [_code(text, known) for text in _texts(body.tobytes(), header[DICTIONARY][VALUES])]
+            codes_of[: len(numbers)] = numbers
+            continue
+        fields = header[DATA]
+        if fields[ENCODING] not in BY_DICTIONARY or fields[LEVELS] != IN_RUNS:
+            raise UnfitError
+        here = codes[row : row + fields[VALUES]]
+        row += fields[VALUES]
+        has_value = None
+        if nullable:
+            end = 4 + int(body[:4].view("<u4")[0])
+            has_value = _unpacked(body[4:end], 1, HAS_VALUE, np.empty_like(here)).view(np.bool_)
+            body = body[end:]
+        if has_value is None or has_value.all():
+            _unpacked(body[1:], int(body[0]), codes_of, here)
+            continue
+        here[:] = _code(None, known)
+        if has_value.any():
+            values = np.empty(np.count_nonzero(has_value), np.uint8)
+            here[has_value] = _unpacked(body[1:], int(body[0]), codes_of, values)
+    if row != len(codes):
+        raise UnfitError
+
+
+def _code(text: str | None, known: Numbering) -> int:
+    code = known[text]
+    if code == NONE:
+        raise UnfitError
+    return code
+
+
+def _pages(data: bytes) -> Iterator[tuple[Fields, memoryview]]:
+    """Yield the header of each page, and what is below it."""
+    at = 0
+    while at < len(data):
+        header, start = _structure(data, at)
+        if header[SIZE] < 0 or header[FULL_SIZE] < 0:
+            raise UnfitError
+        at = start + header[SIZE]
+        yield header, memoryview(data)[start:at]
+
+
+def _structure(data: bytes, at: int) -> tuple[Fields, int]:
+    """Read a structure in Thrift's compact protocol; return its fields, without text, and where it ends."""
+    fields: Fields = {}
+    field = 0
+    while head := data[at]:
+        field, kind, at = field + (head >> 4), head & 15, at + 1
+        if head < 16:
+            raise UnfitError  # a field far from the one before it, which pages do not have
+        if kind in (TRUE, FALSE):
+            fields[field] = kind == TRUE
+        elif kind in (I16, I32, INT64):
+            number, at = _varint(data, at)
+            fields[field] = (number >> 1) ^ -(number & 1)  # the lowest bit is the sign
+        elif kind == BINARY:
+            size, at = _varint(data, at)
+            at += size
+        elif kind == STRUCTURE:
+            fields[field], at = _structure(data, at)
+        else:
+            raise UnfitError
+    return fields, at + 1
+
+
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """Read an integer of seven bits a byte, the lowest first; return it and where it ends."""
+    number = shift = 0
+    while shift < 64:
+        byte = data[at]
+        number |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return number, at
+    raise UnfitError
+
+
+def _decompressed(page: memoryview, size: int, codec: pa.Codec | None) -> Bytes:
+    if codec is None:
+        return np.frombuffer(page, np.uint8)
+    if codec.name == "snappy" and _varint(page, 0)[0] != size:  # Arrow would not notice
+        raise UnfitError
+    return np.frombuffer(codec.decompress(page, size), np.uint8)
+
+
+def _texts(data: bytes, count: int) -> Iterator[str]:
+    """Yield the texts of a dictionary; each has its length before it."""
+    at = 0
+    for _ in range(count):
+        start = at + 4
+        at = start + int.from_bytes(data[at:start], "little")
+        if start > len(data) or at > len(data):
+            raise UnfitError
+        yield timestamp(data[start:at].decode())
+
+
+def _unpacked(data: Bytes, width: int, codes_of: Bytes, codes: Bytes) -> Bytes:
+    """Fill in the codes of packed numbers of `width` bits each, and return them."""
+    if width > WIDEST or not compiled()(np.concatenate((data, PADDING)), width, codes_of, codes):
+        raise UnfitError
+    if codes.max(initial=0) == NONE:
+        raise UnfitError
+    return codes
+
+
+def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
+    """Fill in codes from runs: of one number that repeats, or of groups of eight; False if these are too few."""
+    size = data.size - PADDING.size
+    mask = (U64(1) << U64(width)) - U64(1)
+    at = row = 0
+    while row < codes.size:
+        head = shift = 0
+        byte = 128
+        while byte >= 128:
+            if at >= size or shift > 28:
+                return False
+            byte = I64(data[at])
+            head |= (byte & 127) << shift
+            at, shift = at + 1, shift + 7
+        count, left = head >> 1, codes.size - row
+        if count == 0:
+            return False
+        if head & 1:
+            if at + count * width > size:
+                return False
+            whole = smaller(count, left >> 3)
+            for group in range(whole):
+                word = eight_bytes(data, at + group * width)
+                for i in range(8):
+                    codes[U64(row + 8 * group + i)] = codes_of[(word >> U64(i * width)) & mask]
+            row += 8 * whole
+            if whole < count:
+                word = eight_bytes(data, at + whole * width)
+                for i in range(codes.size - row):
+                    codes[U64(row + i)] = codes_of[(word >> U64(i * width)) & mask]
+                row = codes.size
+            at += count * width
+        else:
+            number = U64(0)
+            if width > 0:
+                if at >= size:
+                    return False
+                number, at = U64(data[at]), at + 1
+            end = row + smaller(count, left)
+            for i in range(row, end):
+                codes[U64(i)] = codes_of[number]
+            row = end
+    return True
+
+
+@cache
+def compiled() -> Callable[..., bool]:
+    """Return the machine code of `_unpack`."""
+    data = types.Array(types.uint8, 1, "C")
+    return Kernel(_unpack).compile((data, types.int64, data, data))
