@@ -217,9 +217,9 @@ def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
                 if at >= size:
                     return False
                 number, at = U64(data[at]), at + 1
-            end = row + smaller(count, left)
+            code, end = codes_of[number], row + smaller(count, left)
             for i in range(row, end):
-                codes[U64(i)] = codes_of[number]
+                codes[U64(i)] = code
             row = end
     return True
 
