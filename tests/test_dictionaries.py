@@ -109,6 +109,33 @@ def test_scores_by_what_is_read_here(tmp_path, monkeypatch):
     assert None not in answers
 
 
+@pytest.mark.parametrize("nullable", [False, True])
+def test_a_name_with_dots_is_not_a_path(tmp_path, nullable):
+    """The parts of columns a and b have the same paths as columns a.b and b.list.element."""
+    numbers = np.arange(4.0)
+    inner = pa.array([{"b": "x"}] * 4, pa.struct([pa.field("b", pa.string(), nullable=nullable)]))
+    parts = {"a": inner, "b": pa.array([["y"]] * 4)}
+    keys = {"a.b": ["k", "k", "l", "l"], "b.list.element": ["m", "n", "n", "n"]}
+    pq.write_table(pa.table({**parts, "y": numbers, "p": numbers * 2, **keys}), tmp_path / "a.parquet")
+    for name, texts in keys.items():
+        scored = streamloss.score(tmp_path / "a.parquet", labels="y", predictions="p", by=name)
+        assert scored.result() == streamloss.GroupedAccumulator().update(numbers, numbers * 2, by=texts).result()
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["02000000 2800 c8 2800", "03010000 2800 01 2800", "02000000 2802 01 2800"],
+    ids=["numbers of 200 bits", "levels beyond the page", "a level beyond 1"],
+)
+def test_damage_where_no_row_has_a_value(page):
+    whole = written(pa.table({"key": ["a"] * 20}), compression="none")
+    undamaged = bytes.fromhex("02000000 2801 01 2800")  # 20 rows have a value, which is number 0
+    _, *rest = column(whole)
+    assert read(whole, *rest) is not None
+    assert whole.getvalue().count(undamaged) == 1
+    assert read(io.BytesIO(whole.getvalue().replace(undamaged, bytes.fromhex(page))), *rest) is None
+
+
 def test_metadata_that_is_wrong_about_the_rows_is_refused():
     file, chunks, rows, nullable = column(written(pa.table({"key": ["a", "b"]})))
     assert read(file, chunks, rows + 1, nullable) is None

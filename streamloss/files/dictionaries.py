@@ -32,9 +32,10 @@ CODECS = {"UNCOMPRESSED": None, "SNAPPY": pa.Codec("snappy"), "ZSTD": pa.Codec("
 HAS_VALUE = np.array([0, 1] + [NONE] * 254, np.uint8)  # whether a row has one, by its level
 
 # What the format numbers.
-FULL_SIZE, SIZE, DATA, DICTIONARY = 2, 3, 5, 7  # fields of a page's header
+KIND, FULL_SIZE, SIZE, DATA, DICTIONARY = 1, 2, 3, 5, 7  # fields of a page's header
+KINDS = {0: DATA, 2: DICTIONARY}
 VALUES, ENCODING, LEVELS = 1, 2, 3  # fields of the headers of both kinds of pages, and of pages of data
-BY_DICTIONARY, IN_RUNS = (2, 8), 3  # encodings
+PLAIN, BY_DICTIONARY, IN_RUNS = (0, 2), (2, 8), 3  # encodings
 TRUE, FALSE, I16, I32, INT64, BINARY, STRUCTURE = 1, 2, 4, 5, 6, 8, 12  # types of fields
 
 WIDEST = 8  # bits of a number: eight of them are at most as many bytes
@@ -66,42 +67,63 @@ def read(file: BinaryIO, chunks: Sequence[Any], rows: int, nullable: bool) -> Co
 def _read_chunk(file: BinaryIO, chunk: Any, nullable: bool, known: Numbering, codes: Bytes) -> None:
     """Fill in the codes of a chunk, by the numbers that its texts have or are given."""
     codec, start = CODECS[chunk.compression], chunk.dictionary_page_offset
-    if start is None:
-        raise UnfitError
+    _expect(start is not None)
     file.seek(start)
-    codes_of = np.full(NONE + 1, NONE, np.uint8)  # the numbers of the chunk's own dictionary
+    codes_of: Bytes | None = None  # the numbers of the chunk's own dictionary
     row = 0
     for header, page in _pages(file.read(chunk.total_compressed_size)):
+        kind = KINDS[header[KIND]]
+        fields = header[kind]
+        _expect(fields[VALUES] >= 0 and (kind == DICTIONARY) == (codes_of is None))
         body = _decompressed(page, header[FULL_SIZE], codec)
-        if DICTIONARY in header:
-            numbers = [_code(text, known) for text in _texts(body.tobytes(), header[DICTIONARY][VALUES])]
-            codes_of[: len(numbers)] = numbers
-            continue
-        fields = header[DATA]
-        if fields[ENCODING] not in BY_DICTIONARY or fields[LEVELS] != IN_RUNS:
-            raise UnfitError
-        here = codes[row : row + fields[VALUES]]
-        row += fields[VALUES]
-        has_value = None
-        if nullable:
-            end = 4 + int(body[:4].view("<u4")[0])
-            has_value = _unpacked(body[4:end], 1, HAS_VALUE, np.empty_like(here)).view(np.bool_)
-            body = body[end:]
-        if has_value is None or has_value.all():
-            _unpacked(body[1:], int(body[0]), codes_of, here)
-            continue
-        here[:] = _code(None, known)
-        if has_value.any():
-            values = np.empty(np.count_nonzero(has_value), np.uint8)
-            here[has_value] = _unpacked(body[1:], int(body[0]), codes_of, values)
-    if row != len(codes):
+        if codes_of is None:
+            codes_of = _read_dictionary(body.tobytes(), fields, known)
+        else:
+            end = row + fields[VALUES]
+            _read_rows(body, fields, nullable, codes_of, known, codes[row:end])
+            row = end
+    _expect(row == len(codes))
+
+
+def _expect(plain: bool) -> None:
+    if not plain:
         raise UnfitError
+
+
+def _read_dictionary(body: bytes, fields: Fields, known: Numbering) -> Bytes:
+    """Return the codes of a dictionary's texts, each of which has its length before it, and NONE beyond them."""
+    _expect(fields[ENCODING] in PLAIN)
+    codes = np.full(NONE + 1, NONE, np.uint8)
+    at = 0
+    for i in range(fields[VALUES]):
+        start = at + 4
+        at = start + int.from_bytes(body[at:start], "little")
+        _expect(start <= len(body) and at <= len(body))
+        codes[i] = _code(timestamp(body[start:at].decode()), known)
+    return codes
+
+
+def _read_rows(body: Bytes, fields: Fields, nullable: bool, codes_of: Bytes, known: Numbering, codes: Bytes) -> None:
+    """Fill in the codes of a page: of all rows, or of those that its levels say have a value."""
+    _expect(fields[ENCODING] in BY_DICTIONARY and fields[LEVELS] == IN_RUNS)
+    has_value = None
+    if nullable:
+        end = 4 + int(body[:4].view("<u4")[0])
+        _expect(end <= len(body))
+        has_value = _unpacked(body[4:end], 1, HAS_VALUE, np.empty_like(codes)).view(np.bool_)
+        body = body[end:]
+    if has_value is None or has_value.all():
+        _unpacked(body[1:], int(body[0]), codes_of, codes)
+        return
+    codes[:] = _code(None, known)
+    values = np.empty(np.count_nonzero(has_value), np.uint8)
+    width = int(body[0]) if body.size or values.size else 0
+    codes[has_value] = _unpacked(body[1:], width, codes_of, values)
 
 
 def _code(text: str | None, known: Numbering) -> int:
     code = known[text]
-    if code == NONE:
-        raise UnfitError
+    _expect(code < NONE)
     return code
 
 
@@ -110,9 +132,8 @@ def _pages(data: bytes) -> Iterator[tuple[Fields, memoryview]]:
     at = 0
     while at < len(data):
         header, start = _structure(data, at)
-        if header[SIZE] < 0 or header[FULL_SIZE] < 0:
-            raise UnfitError
         at = start + header[SIZE]
+        _expect(start <= at <= len(data) and header[FULL_SIZE] >= 0)
         yield header, memoryview(data)[start:at]
 
 
@@ -122,8 +143,7 @@ def _structure(data: bytes, at: int) -> tuple[Fields, int]:
     field = 0
     while head := data[at]:
         field, kind, at = field + (head >> 4), head & 15, at + 1
-        if head < 16:
-            raise UnfitError  # a field far from the one before it, which pages do not have
+        _expect(head >= 16)  # fields of pages are not far from each other
         if kind in (TRUE, FALSE):
             fields[field] = kind == TRUE
         elif kind in (I16, I32, INT64):
@@ -153,29 +173,17 @@ def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _decompressed(page: memoryview, size: int, codec: pa.Codec | None) -> Bytes:
     if codec is None:
+        _expect(len(page) == size)
         return np.frombuffer(page, np.uint8)
-    if codec.name == "snappy" and _varint(page, 0)[0] != size:  # Arrow would not notice
-        raise UnfitError
+    if codec.name == "snappy":
+        _expect(_varint(page, 0)[0] == size)  # Arrow would not notice
     return np.frombuffer(codec.decompress(page, size), np.uint8)
-
-
-def _texts(data: bytes, count: int) -> Iterator[str]:
-    """Yield the texts of a dictionary; each has its length before it."""
-    at = 0
-    for _ in range(count):
-        start = at + 4
-        at = start + int.from_bytes(data[at:start], "little")
-        if start > len(data) or at > len(data):
-            raise UnfitError
-        yield timestamp(data[start:at].decode())
 
 
 def _unpacked(data: Bytes, width: int, codes_of: Bytes, codes: Bytes) -> Bytes:
     """Fill in the codes of packed numbers of `width` bits each, and return them."""
-    if width > WIDEST or not compiled()(np.concatenate((data, PADDING)), width, codes_of, codes):
-        raise UnfitError
-    if codes.max(initial=0) == NONE:
-        raise UnfitError
+    _expect(width <= WIDEST and compiled()(np.concatenate((data, PADDING)), width, codes_of, codes))
+    _expect(codes.max(initial=0) < NONE)
     return codes
 
 

@@ -62,7 +62,10 @@ class Parquet:
         self.rows: int | None = metadata.num_rows
         self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._starts = [0, *accumulate(group.num_rows for group in self._groups)]
-        self._paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+        self._paths = [leaf.path for leaf in leaves]
+        # A column a.b is not the field b of a column a, though both have the same path.
+        self._places = {leaf.path: place for place, leaf in enumerate(leaves) if leaf.name == leaf.path}
 
     def pieces(self, columns: Selection, row: int, offset: int) -> Iterator[Piece]:
         """Yield the rows from a row on."""
@@ -128,7 +131,7 @@ class Parquet:
         return texts
 
     def _by_dictionaries(self, key: str, groups: list[int]) -> Coded | None:
-        place = self._paths.index(key)
+        place = self._places[key]
         chunks = [self._groups[group].column(place) for group in groups]
         rows = sum(self._groups[group].num_rows for group in groups)
         nullable = self._metadata.schema.column(place).max_definition_level > 0
@@ -142,7 +145,7 @@ class Parquet:
 
     def _has_dictionary(self, key: str) -> bool:
         """Whether Arrow can read a column of text as codes: in some encodings it cannot."""
-        place = self._paths.index(key)
+        place = self._places[key]
         return not any(NO_DICTIONARY & set(group.column(place).encodings) for group in self._groups)
 
     def _find(self, row: int) -> tuple[int, int]:
