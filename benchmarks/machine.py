@@ -113,7 +113,7 @@ def taken() -> float:
         return int(stat.readline().split()[8]) / os.sysconf("SC_CLK_TCK")
 
 
-def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, Timed]:
+def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int, patience: float = PATIENCE) -> dict[str, Timed]:
     """Time calls against each other; they take turns, so that a slow moment of the machine hits all of them.
 
     Turn by turn in another order: what a call leaves behind in caches and in the allocator helps or hinders the next.
@@ -125,8 +125,8 @@ def time_in_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[st
     counted, spent = dict.fromkeys(calls, 0), dict.fromkeys(calls, 0.0)
     for turn in range(LONGEST * turns if turns > 1 else 1):
         for name, call in random.Random(turn).sample(list(calls.items()), len(calls)):
-            enough = turns if spent[name] <= PATIENCE else min(turns, LEAST)
-            if counted[name] >= enough or (turn >= enough and spent[name] > LONGEST * PATIENCE):
+            enough = turns if spent[name] <= patience else min(turns, LEAST)
+            if counted[name] >= enough or (turn >= enough and spent[name] > LONGEST * patience):
                 continue
             before, begin = taken(), time.perf_counter()
             result = call()
