@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -140,6 +141,12 @@ def test_metadata_that_is_wrong_about_the_rows_is_refused():
     file, chunks, rows, nullable = column(written(pa.table({"key": ["a", "b"]})))
     assert read(file, chunks, rows + 1, nullable) is None
     assert read(file, chunks, rows, nullable) is not None
+
+
+@pytest.mark.parametrize("rows", [-1, 1 << 62])
+def test_metadata_with_rows_that_cannot_be_is_left_to_arrow(rows):
+    file = written(pa.table({"key": ["a", "b"]}))
+    assert read(file, [SimpleNamespace(num_values=rows)], rows, True) is None
 
 
 def test_damage_is_never_read_as_something_else_than_a_column():
