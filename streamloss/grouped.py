@@ -11,10 +11,11 @@ import numpy.typing as npt
 from . import _threads, arrays, exact, html, keys, stored
 from .accumulator import Accumulator
 from .cpu.groups import add_states, added
+from .cpu.updates import Adder, of_losses
 from .cuda import backend
 from .exact import COUNT, NONZERO, SKIPPED, STATE_WORDS, STDERR_WORDS, Words
 from .keys import Key
-from .losses import PRECOMPUTED, Formula, Loss
+from .losses import Formula, Loss
 from .mergeable import Mergeable, NanPolicy, loss_of
 from .reduction import Reduction, reduce, standard_error
 
@@ -52,7 +53,7 @@ class GroupedAccumulator(Mergeable):
 
     """
 
-    __slots__ = ("_kinds", "_rows", "_states")
+    __slots__ = ("_adder", "_kinds", "_rows", "_states")
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class GroupedAccumulator(Mergeable):
         stderr: bool = False,
     ) -> None:
         super().__init__(loss, reduction=reduction, nan=nan, stderr=stderr)
+        self._adder = Adder(self._loss, nan != "propagate")
         self._lock = _threads.lock()  # it is held for as long as adding takes
         self._clear()
 
@@ -106,7 +108,7 @@ class GroupedAccumulator(Mergeable):
             As `Accumulator.update`, and for keys of another number than rows, or of another kind than those so far.
 
         """
-        return self._add(self._loss, labels, predictions, weights, by, mask, out)
+        return self._add(self._adder, labels, predictions, weights, by, mask, out)
 
     def update_losses(
         self,
@@ -118,18 +120,23 @@ class GroupedAccumulator(Mergeable):
         out: npt.NDArray[np.floating[Any]] | None = None,
     ) -> GroupedAccumulator:
         """Add a chunk of losses that have been computed already; otherwise as `update`."""
-        return self._add(PRECOMPUTED, losses, arrays.COMPUTED, weights, by, mask, out)
+        return self._add(of_losses(self._adder.omit), losses, arrays.COMPUTED, weights, by, mask, out)
 
     def _add(
-        self, loss: Loss, labels: Any, predictions: Any, weights: Any, by: Any, mask: Any, out: Any
+        self, adder: Adder, labels: Any, predictions: Any, weights: Any, by: Any, mask: Any, out: Any
     ) -> GroupedAccumulator:
         if arrays.on_device(labels):
-            return self._add_where_it_lies(loss, labels, predictions, weights, by, mask, out)
+            return self._add_where_it_lies(adder.loss, labels, predictions, weights, by, mask, out)
         arguments = arrays.checked(labels, predictions, weights, mask, out)
         shape = arguments.labels.shape
         codes, found, kinds = self._looked_up(by, shape)
-        chunk = arrays.laid_out(arguments, codes.reshape(codes.shape + (1,) * (len(shape) - 1)))
-        states = added(loss, chunk, self._nan != "propagate", len(found), self._states.shape[1])
+        if len(found) == 1 or _are_equal(codes):  # as in sorted data
+            found = [found[codes[0]]] if codes.size else []
+            alone = np.zeros(self._states.shape[1], np.int64)
+            states = adder.added_chunk(arrays.laid_out(arguments), alone)[np.newaxis]
+        else:
+            chunk = arrays.laid_out(arguments, codes.reshape(codes.shape + (1,) * (len(shape) - 1)))
+            states = added(adder.loss, chunk, adder.omit, len(found), self._states.shape[1])
         if self._nan == "raise" and states[:, SKIPPED].any():
             raise arrays.find_nan(labels, predictions, weights, mask)
         return self._step(found, kinds, states, 1)
@@ -414,6 +421,10 @@ class GroupedAccumulator(Mergeable):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickle, (type(self), self._loss, str(self._reduction), self._nan, self._stderr, *self._canonical())
+
+
+def _are_equal(codes: keys.Codes) -> bool:
+    return bool(codes.size and codes[0] == codes[-1] and (codes == codes[0]).all())
 
 
 def _present(states: Words) -> npt.NDArray[np.bool_]:

@@ -130,6 +130,48 @@ def test_other_dtypes_strides_masks_and_out(dtype):
         assert grouped[key] == Accumulator().update(labels[rows], predictions[rows])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("run", [1, 600, 5_000, 300_000])
+@pytest.mark.parametrize("kind", ["integers", "text"])
+def test_sorted_rows(dtype, run, kind):
+    rows = np.random.default_rng(run)
+    size = 2 * run + 1_000
+    labels, predictions, weights = rows.normal(size=(3, size)).astype(dtype)
+    labels[rows.integers(0, size, 7)] = np.nan
+    by = np.arange(size) // run
+    keys = [f"key {key}" for key in by] if kind == "text" else by
+    for options in ({"nan": "omit"}, {"nan": "omit", "stderr": True}):
+        for used in (None, 2.5, weights):
+            out, alone = np.empty(size), np.empty(size)
+            grouped = GroupedAccumulator(**options).update(labels, predictions, used, by=keys, out=out)
+            Accumulator(**options).update(labels, predictions, used, out=alone)
+            assert out.tobytes() == alone.tobytes()
+            assert_groups(grouped, keys, labels, predictions, used, **options)
+            chunked = GroupedAccumulator(**options)
+            for start in range(0, size, max(1_000, run // 3)):
+                piece = slice(start, start + max(1_000, run // 3))
+                chunked.update(labels[piece], predictions[piece], part(used, piece), by=keys[piece])
+            assert chunked == grouped
+
+
+def test_one_key_for_all_rows_beside_columns():
+    labels, predictions = np.random.default_rng(0).random((2, 40, 3))
+    column = np.arange(40) % 3
+    want = {("a", key, 7): Accumulator().update(labels[column == key], predictions[column == key]) for key in range(3)}
+    text = np.broadcast_to(np.array("a", object), 40)
+    for by in (("a", column, 7), (text, column, np.broadcast_to(7, 40)), (np.full(40, "a"), column, np.full(40, 7))):
+        grouped = GroupedAccumulator().update(labels, predictions, by=by)
+        assert dict(grouped.items()) == want
+    for by in ("a", text, ["a"] * 40):
+        assert dict(GroupedAccumulator().update(labels, predictions, by=by).items()) == {
+            "a": Accumulator().update(labels, predictions)
+        }
+    for by in (np.broadcast_to(np.array("a", object), 39), np.broadcast_to(7, (40, 1)), ("a", np.broadcast_to(7, 41))):
+        with pytest.raises(ValueError, match="by must have one key for each of 40 rows"):
+            GroupedAccumulator().update(labels, predictions, by=by)
+    assert len(GroupedAccumulator().update(labels[:0], predictions[:0], by=("a", np.broadcast_to(7, 0)))) == 0
+
+
 def test_a_mask_that_hides_a_group_makes_none():
     grouped = GroupedAccumulator().update([1.0, 2.0], [1.0, 2.0], by=["a", "b"], mask=[True, False])
     assert grouped.keys() == ["a"]

@@ -864,6 +864,25 @@ def test_partition_keys_are_numbers_only_if_all_are(tmp_path):
     assert score(source)[1] == [("1", "07", "a b"), ("2", "x", None)]
 
 
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow"])
+def test_keys_of_partitions_are_columns_like_others(tmp_path, kind):
+    frame = pl.DataFrame({"y": np.arange(12) / 8, "c": ["u", "v"] * 6})
+    partitions = {"k=1/s=07": slice(0, 3), "k=2/s=x": slice(3, 9), "k=__HIVE_DEFAULT_PARTITION__/s=x": slice(9, 12)}
+    for place, rows in partitions.items():
+        (tmp_path / "parts" / place).mkdir(parents=True)
+        TABLES[kind](tmp_path / "parts" / place, frame[rows])
+    keys = {"k": [1] * 3 + [2] * 6 + [None] * 3, "s": ["07"] * 3 + ["x"] * 9}
+    whole = frame.with_columns(pl.Series(name, values) for name, values in keys.items())
+    for labels, by in {"y": "k", "2 * y": "s", "k": "k", "k + y": ["c", "k", "s"], "y / 2": ["s", "k + 1"]}.items():
+        options = {"labels": labels, "predictions": "y", "by": by}
+        assert streamloss.score(tmp_path / "parts", **options) == streamloss.score(whole, **options)
+    out = tmp_path / "losses.parquet"
+    streamloss.score(
+        tmp_path / "parts", labels="y", predictions="y", by=["k", "s"], losses_out=out, checkpoint=tmp_path / "c"
+    )
+    assert pl.read_parquet(out).select("k", "s").equals(whole.sort("k", nulls_last=True).select("k", "s"))
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow", "DataFrame", "pandas", "frames"])
 def test_expressions(tmp_path, sample, small, kind):
     frame = sample.with_columns(carrier=1, month=2)

@@ -181,8 +181,35 @@ def widened(windows: Any, weights: Any, terms: Any, used_weights: Any) -> tuple[
 
 
 @_jit.scalar
+def are_equal(codes: Any) -> bool:
+    """Whether a tile is of one group, as in sorted data."""
+    different = codes[0] ^ codes[codes.size - 1]
+    if different == 0:
+        for i in range(codes.size):
+            different |= codes[0] ^ codes[i]
+    return bool(different == 0)
+
+
+@_jit.scalar
 def tally_up(weights: Any, codes: Any, parts: Any, weight_lower: Any, tallies: Any) -> None:
     """Add the parts of each element of a tile to the tally of its group."""
+    if are_equal(codes):
+        tally = U64(codes[0]) * U64(TALLY)
+        first = second = third = fourth = fifth = 0
+        for i in range(codes.size):
+            place = U64(SIDE) * U64(i)
+            first += parts[place]
+            second += parts[place + U64(1)]
+            third += parts[place + U64(2)]
+            if not is_shared(weights):
+                fourth += parts[place + U64(3)]
+                fifth += weight_lower[i]
+        tallies[tally] += first
+        tallies[tally + U64(1)] += second
+        tallies[tally + U64(2)] += third
+        tallies[tally + U64(3)] += fourth
+        tallies[tally + U64(4)] += fifth
+        return
     for i in range(codes.size):
         tally = U64(codes[i]) * U64(TALLY)
         intrinsics.add_four(tallies, tally, parts, U64(SIDE) * U64(i))

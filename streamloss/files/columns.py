@@ -8,6 +8,7 @@ from io import StringIO
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import polars as pl
 import polars.selectors as cs
 
@@ -202,7 +203,12 @@ class Selection:
     ) -> None:
         self.columns, self._constants = columns, constants
         self._literals = [pl.lit(value[0], value.dtype).alias(name) for name, value in constants.items()]
-        self._values = [(column.text, _values(column).alias(str(i))) for i, column in enumerate(columns)]
+        by = [column for column in columns if column.role == "by" and column.text in constants]
+        found = {column.text: constants[column.text][0] for column in by if column.roots == (column.text,)}
+        # Keys that are the same in every row need not be written out; one that is null remains a column.
+        dtypes = {int: np.int64, str: object}
+        self.same = {text: np.array(key, dtypes[type(key)]) for text, key in found.items() if key is not None}
+        self._values = [(i, _values(c).alias(str(i))) for i, c in enumerate(columns) if not self.is_same(c)]
         self._casts = {root: column.casts.get(root) for column in columns if column.casts for root in column.roots}
         self._private = "_"  # names that begin so are no columns to compute from
         while any(root.startswith(self._private) for root in self._casts):
@@ -211,10 +217,13 @@ class Selection:
         self._kinds.check(columns, name)
 
     def of(self, frame: Frame, without: Collection[str] = ()) -> Frame:
-        """Select the columns, named 0, 1, 2, ...: numbers as float32 or float64, null as NaN, and keys as they are."""
+        """Select the columns, named 0, 1, 2, ...: numbers as float32 or float64, null as NaN, and keys as they are.
+
+        Those of `same` are left out.
+        """
         if self._literals:
             frame = frame.with_columns(self._literals)
-        chosen = [(i, values) for i, (text, values) in enumerate(self._values) if text not in without]
+        chosen = [(i, values) for i, values in self._values if self.columns[i].text not in without]
         if not self._casts:
             return frame.select(values for _, values in chosen)
         # What needs no casts is computed beside them, for it may be a key made of the same columns.
@@ -226,6 +235,10 @@ class Selection:
                 values = named(f"{self._private}{i}").alias(str(i))
             second.append(values)
         return frame.select(first).select(second)
+
+    def is_same(self, column: Column) -> bool:
+        """Whether a column has one key, which is in `same`, for all rows."""
+        return column.role == "by" and column.text in self.same
 
     def again(self, schema: pl.Schema, name: str) -> Selection:
         """Return the selection of the same columns in another table; TypeError if they are of another kind there."""

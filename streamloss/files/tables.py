@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import polars as pl
 
 from . import columns as columns_of
@@ -73,22 +74,24 @@ class Table:
                 place = partial(_place, part.name, row)
                 row, rows = row + piece.frame.height, rows + piece.frame.height
                 end = Position(i, row, rows, before + piece.bytes, piece.offset)
-                held = self._batch(piece, coders, end, place, part.name)
+                held = self._batch(piece, selection, coders, end, place, part.name)
             if part.rows is not None and row != part.rows:  # a reader that panics may end as if all had been read
                 raise ValueError(f"{part.name} cannot be read: its reader stopped after {row} of {part.rows} rows")
             before, row, offset = before + (part.size or 0), 0, 0
             if held is not None:
                 yield held._replace(end=Position(i + 1, 0, rows, before))
 
-    def _batch(self, piece: Piece, coders: list[Coder], end: Position, place: Any, name: str) -> Batch:
+    def _batch(
+        self, piece: Piece, selection: Selection, coders: list[Coder], end: Position, place: Any, name: str
+    ) -> Batch:
         series = iter(piece.frame.iter_columns())
+        rows = piece.frame.height
+        apart = {**piece.texts, **{text: np.broadcast_to(key, rows) for text, key in selection.same.items()}}
         labels = next(series).to_numpy()
         predictions = tuple(next(series).to_numpy() for _ in self.columns.predictions)
         weights = None if self.columns.weights is None else next(series).to_numpy()
         by = zip(coders, self.columns.by, strict=True)
-        keys = tuple(
-            piece.texts[text] if text in piece.texts else _coded(coder, next(series), text, name) for coder, text in by
-        )
+        keys = tuple(apart[text] if text in apart else _coded(coder, next(series), text, name) for coder, text in by)
         return Batch(labels, predictions, weights, keys, end, place)
 
 

@@ -101,7 +101,7 @@ class Text(ABC):
                     raise
                 frame = with_fractions(data)
             for place, column in enumerate(columns.columns):
-                if column.role == "by" and frame[str(place)].dtype.is_float():
+                if column.role == "by" and not columns.is_same(column) and frame[str(place)].dtype.is_float():
                     _check_whole(frame[str(place)], column.text)
             return frame
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +45,19 @@ def read(by: Any, rows: int) -> Keys:
     codes, values, _ = columns[0]
     combined: list[Any] = [(value,) for value in values]
     for more, values, _ in columns[1:]:
-        pairs, codes = number(codes.astype(np.int64) * len(values) + more)
+        codes, pairs = paired(codes, len(combined), more, len(values))
         combined = [(*combined[pair // len(values)], values[pair % len(values)]) for pair in pairs]
     return Keys(codes, combined, tuple(kind for _, _, kind in columns))
+
+
+def paired(left: Codes, left_count: int, right: Codes, right_count: int) -> tuple[Codes, Sequence[int]]:
+    """Return codes for pairs of codes that are below those counts, and the pairs: (i, j) as i * right_count + j."""
+    if left_count == 1:
+        return right, range(right_count)
+    if right_count == 1:
+        return left, range(left_count)
+    pairs, codes = number(left.astype(np.int64) * right_count + right)
+    return codes, pairs
 
 
 def columns_of(by: Any) -> list[Any] | None:
@@ -85,10 +95,12 @@ def read_column(column: Any, rows: int) -> tuple[Codes, list[Any], str | None]:
     else:
         masks: list[Any] = []
         array = as_array("by", plain_keys(column), masks)
+        if rows and array.shape == (rows,) and array.strides == (0,) and not masks:  # one key, broadcast
+            array = array[:1].reshape(())
         if array.ndim == 0:
             array, masks = np.full(min(rows, 1), array), [(np.full(min(rows, 1), mask), keep) for mask, keep in masks]
             codes, values = read_array(array, masks)
-            codes = np.repeat(codes.astype(np.int32, copy=False), rows)
+            codes = cast(Codes, np.broadcast_to(codes, rows))
         else:
             codes, values = read_array(array, masks)
     if codes.shape != (rows,):
