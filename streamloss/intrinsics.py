@@ -178,6 +178,18 @@ def eight_bytes(typing: Any, array: Any, index: Any) -> Any:
     return types.uint64(array, types.int64), generate
 
 
+@intrinsic
+def set_eight_bytes(typing: Any, array: Any, index: Any, word: Any) -> Any:
+    """Set eight bytes of an array, from an index on, to those of an integer, the lowest first."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.gep(context.make_array(array)(context, builder, args[0]).data, [args[1]])
+        builder.store(args[2], builder.bitcast(place, args[2].type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), generate
+
+
 def _select(comparison: str) -> Any:
     """Write code that selects the first of two integers if it compares so with the second, else the second."""
 

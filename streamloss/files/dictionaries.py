@@ -12,16 +12,17 @@ https://parquet.apache.org/docs/file-format/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import types
+from numba import types, uint16
 
 from .._jit import Kernel
-from ..intrinsics import I64, U64, eight_bytes, smaller
+from ..cpu.operands import room
+from ..intrinsics import I64, U64, eight_bytes, set_eight_bytes, smaller
 from ..keys import Coded, timestamp
 from ..keys.numbering import Numbering
 
@@ -40,6 +41,8 @@ PLAIN, BY_DICTIONARY, IN_RUNS = (0, 2), (2, 8), 3  # encodings
 TRUE, FALSE, INT16, INT32, INT64, BINARY, STRUCTURE = 1, 2, 4, 5, 6, 8, 12  # types of fields
 
 WIDEST = 8  # bits of a number: eight of them are at most as many bytes
+PAIRED = 5  # bits of numbers that are looked up in pairs
+PAIRS = 1 << (2 * PAIRED)  # their number: a table of them lies in the first-level cache
 PADDING = np.zeros(8, np.uint8)
 
 # What headers of pages lead to that are damaged: fields that are missing or of another type, sizes beyond all bounds.
@@ -92,15 +95,21 @@ def _expect(plain: bool) -> None:
 
 def _read_dictionary(body: bytes, fields: Fields, known: Numbering) -> Bytes:
     """Return the codes of a dictionary's texts, each of which has its length before it, and NONE beyond them."""
-    _expect(fields[ENCODING] in PLAIN)
-    codes = np.full(NONE + 1, NONE, np.uint8)
-    at = 0
-    for i in range(fields[VALUES]):
+    _expect(fields[ENCODING] in PLAIN and fields[VALUES] <= NONE)
+    numbers, at = [], 0
+    for _ in range(fields[VALUES]):
         start = at + 4
         at = start + int.from_bytes(body[at:start], "little")
-        _expect(start <= len(body) and at <= len(body))
-        codes[i] = _code(timestamp(body[start:at].decode()), known)
+        numbers.append(known[_text(body[start:at])])
+    _expect(at <= len(body) and len(known) <= NONE)
+    codes = np.full(NONE + 1, NONE, np.uint8)
+    codes[: len(numbers)] = numbers
     return codes
+
+
+@lru_cache(4 * NONE)
+def _text(data: bytes) -> str:
+    return timestamp(data.decode())
 
 
 def _read_rows(body: Bytes, fields: Fields, nullable: bool, codes_of: Bytes, known: Numbering, codes: Bytes) -> None:
@@ -110,21 +119,24 @@ def _read_rows(body: Bytes, fields: Fields, nullable: bool, codes_of: Bytes, kno
     if nullable:
         end = 4 + int(body[:4].view("<u4")[0])
         _expect(end <= len(body))
-        has_value = _unpacked(body[4:end], 1, HAS_VALUE, np.empty_like(codes)).view(np.bool_)
+        if not _are_ones(body[4:end], len(codes)):
+            has_value = _unpacked(body[4:end], 1, HAS_VALUE, np.empty_like(codes)).view(np.bool_)
         body = body[end:]
     if has_value is None or has_value.all():
         _unpacked(body[1:], int(body[0]), codes_of, codes)
         return
-    codes[:] = _code(None, known)
+    code_of_null = known[None]
+    _expect(code_of_null < NONE)
+    codes[:] = code_of_null
     values = np.empty(np.count_nonzero(has_value), np.uint8)
     width = int(body[0]) if body.size or values.size else 0
     codes[has_value] = _unpacked(body[1:], width, codes_of, values)
 
 
-def _code(text: str | None, known: Numbering) -> int:
-    code = known[text]
-    _expect(code < NONE)
-    return code
+def _are_ones(levels: Bytes, count: int) -> bool:
+    """Whether levels are one run of ones, that many of them or more."""
+    head, start = _varint(levels.data, 0) if levels.size else (0, 0)
+    return head % 2 == 0 and head >> 1 >= count and levels[start:].tobytes() == b"\x01"
 
 
 def _pages(data: bytes) -> Iterator[tuple[Fields, memoryview]]:
@@ -191,6 +203,12 @@ def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
     """Fill in codes from runs: of one number that repeats, or of groups of eight; False if these are too few."""
     size = data.size - PADDING.size
     mask = (U64(1) << U64(width)) - U64(1)
+    paired = width <= PAIRED and codes.size >= PAIRS
+    pairs, of_pairs, next_pair = room(PAIRS, uint16), (U64(1) << U64(2 * width)) - U64(1), U64(2 * width)
+    if paired:
+        for second in range(1 << width):
+            for first in range(1 << width):
+                pairs[(second << width) | first] = codes_of[first] | (uint16(codes_of[second]) << 8)
     at = row = 0
     while row < codes.size:
         head = shift = 0
@@ -208,7 +226,15 @@ def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
             if at + count * width > size:
                 return False
             whole = smaller(count, left >> 3)
-            for group in range(whole):
+            done = whole if paired else 0
+            for group in range(done):
+                word = eight_bytes(data, at + group * width)
+                eight = U64(pairs[word & of_pairs])
+                eight |= U64(pairs[(word >> next_pair) & of_pairs]) << U64(16)
+                eight |= U64(pairs[(word >> (U64(2) * next_pair)) & of_pairs]) << U64(32)
+                eight |= U64(pairs[(word >> (U64(3) * next_pair)) & of_pairs]) << U64(48)
+                set_eight_bytes(codes, row + 8 * group, eight)
+            for group in range(done, whole):
                 word = eight_bytes(data, at + group * width)
                 for i in range(8):
                     codes[U64(row + 8 * group + i)] = codes_of[(word >> U64(i * width)) & mask]

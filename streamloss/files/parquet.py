@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .._threads import get_num_threads
-from ..keys import Coded, timestamp
+from ..keys import Coded, timestamp, unite
 from . import dictionaries
 from .ahead import side_by_side
 from .columns import Selection
@@ -114,7 +114,8 @@ class Parquet:
         unfit: set[str] = set()  # which of them Arrow reads
         texts_of = partial(self._texts, columns.text_keys, unfit, self._opener(columns))
         calls = [partial(texts_of, *each) for each in zip(self._runs(first, sizes), starts, strict=False)]
-        with closing(side_by_side(calls, get_num_threads())) as texts:
+        # Polars' own threads decode meanwhile, and one adds: more readers than that only wait, and make others wait.
+        with closing(side_by_side(calls, max(1, get_num_threads() // 2))) as texts:
             yield from _joined(self._through_polars(columns, row, without=columns.text_keys), texts)
 
     def _texts(
@@ -216,7 +217,7 @@ def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
     codes = keys.indices.to_numpy()  # the same check in a fifth of the time
     if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(values):
         raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(values)} values")
-    return Coded(codes, values, complete=True)
+    return Coded(*unite(codes, values), complete=True)
 
 
 def _valid(texts: pa.Array) -> list[str]:

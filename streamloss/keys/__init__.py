@@ -10,7 +10,7 @@ from __future__ import annotations
 from .columns import NULL, Coded, Keys, read
 from .foreign import plain_keys
 from .forms import Key, form, form_of, kind_of, kinds_of, order, timestamp
-from .numbering import Codes
+from .numbering import Codes, unite
 
 __all__ = [
     "NULL",
@@ -26,4 +26,5 @@ __all__ = [
     "plain_keys",
     "read",
     "timestamp",
+    "unite",
 ]

@@ -24,7 +24,7 @@ class Coded(NamedTuple):
 
     codes: npt.NDArray[Any]  # of an integer dtype
     values: Sequence[Any]
-    complete: bool = False  # whether the codes are known to be `Codes`, each that of a value
+    complete: bool = False  # whether codes are known to be `Codes`, each that of a value, and values forms of own keys
 
 
 class Keys(NamedTuple):
@@ -144,13 +144,11 @@ def read_coded(column: Coded) -> tuple[Codes, list[Any]]:
     if codes.dtype.kind not in "iu":
         raise TypeError(f"by must have codes of integers, got dtype {codes.dtype}")
     count = len(column.values)
-    if (
-        codes.dtype in (np.int32, np.uint8)
-        and codes.size
-        and count <= FEW
-        and (column.complete or _are_complete(codes, count))
-    ):
-        return unite(codes, list(column.values))
+    if codes.dtype in (np.int32, np.uint8) and codes.size and count <= FEW:
+        if column.complete:
+            return codes, list(column.values)
+        if _are_complete(codes, count):
+            return unite(codes, list(column.values))
     low, high = (int(codes.min()), int(codes.max())) if codes.size else (NULL, NULL)
     if low < NULL or high >= count:
         raise ValueError(f"by has codes beyond its {count} values")
