@@ -195,7 +195,7 @@ def _joined(frames: Iterator[pl.DataFrame], texts: Iterator[Texts]) -> Iterator[
                 rows = min(len(column.codes) for column in keys.values())
             size = min(frame.height - done, rows - first)
             here = {name: key._replace(codes=key.codes[first : first + size]) for name, key in keys.items()}
-            yield Piece(frame.slice(done, size), 0, texts=here)
+            yield Piece(frame if size == frame.height else frame.slice(done, size), 0, texts=here)
             done, first = done + size, first + size
 
 
