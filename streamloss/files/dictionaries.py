@@ -2,7 +2,7 @@
 
 A column chunk begins with a page of its different texts; in the pages below it each row is a number, of as few bits as
 it takes. Arrow hands out both as well, but makes four bytes of each number, several times over, and joins what it has
-made of several row groups: 100 M rows, 20 texts, take it 0.36 s of processor time, and this module 0.15 s.
+made of several row groups: 100 M rows, 20 texts, take it 0.36 s of processor time, and this module 0.11 s.
 
 Whatever is not as plain as that (more than `NONE` texts, pages without a dictionary or of the second version, rarer
 compression, damage) is left to Arrow, which reads it or says what is wrong. The format:

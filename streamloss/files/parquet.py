@@ -7,9 +7,9 @@ float32 columns, two cores, seconds:
 ==========  ============  =============  ============
 written by  Polars alone  keys by Arrow  dictionaries
 ==========  ============  =============  ============
-pyarrow     0.79          0.60           0.50
-Polars      0.96          0.83           0.66
-DuckDB      0.78          0.43           0.39
+pyarrow     0.79          0.65           0.41
+Polars      0.99          0.79           0.68
+DuckDB      0.77          0.42           0.36
 ==========  ============  =============  ============
 
 The chunks of Polars' batches are handed on one by one: to join them for NumPy took up to a quarter of the whole.
