@@ -100,12 +100,14 @@ def test_scores_by_what_is_read_here(tmp_path, monkeypatch):
     answers = []
     monkeypatch.setattr(dictionaries, "read", lambda *args: answers.append(read(*args)) or answers[-1])
     numbers = np.arange(6.0)
-    keys = {"key": ["a", None, "b", "a", None, "c"], "other": ["x", "x", "y", "y", "2013-01-01 00:00:00", "x"]}
+    times = ["2013-01-01 00:00:00", "2013-01-01T00:00:00.0"]  # the same key
+    keys = {"key": ["a", None, "b", "a", "c", "c"], "other": ["x", "x", "y", "y", *times]}
     pq.write_table(pa.table({"y": numbers, "p": numbers * 2, **keys}), tmp_path / "a.parquet", row_group_size=4)
     scored = streamloss.score(tmp_path / "a.parquet", labels="y", predictions="p", by=["key", "other"])
     by_hand = streamloss.GroupedAccumulator()
     by_hand.update(numbers, numbers * 2, by=(keys["key"], keys["other"]))
     assert scored.result() == by_hand.result()
+    assert scored[("c", "2013-01-01T00:00:00")].count == 2
     assert len(answers) == 2
     assert None not in answers
 
@@ -207,6 +209,16 @@ def pieces(draw, width):
     if draw(st.booleans()):  # the last group may be longer than what is left
         made.append((True, draw(st.lists(number, min_size=1, max_size=7))))
     return made
+
+
+@pytest.mark.parametrize("width", range(9))
+def test_many_groups_of_every_width(width):
+    rng = np.random.default_rng(width)
+    numbers = rng.integers(1 << width, size=8 * 2_500).tolist()
+    table = rng.permutation(256).astype(np.uint8)
+    made = [(True, numbers[:8_000]), (False, [numbers[0]] * 3), (True, numbers[8_000:])]
+    wanted = table[[*numbers[:8_000], *[numbers[0]] * 3, *numbers[8_000:]]].tolist()
+    assert unpack(packed(made, width), width, len(wanted) - 5, table) == (True, wanted[:-5])
 
 
 @given(data=st.data(), width=st.integers(0, 8))

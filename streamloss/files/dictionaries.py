@@ -12,7 +12,7 @@ https://parquet.apache.org/docs/file-format/
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import types, uint16
 
-from .._jit import Kernel
+from .._jit import Kernel, scalar
 from ..cpu.operands import room
 from ..intrinsics import I64, U64, eight_bytes, set_eight_bytes, smaller
-from ..keys import Coded, timestamp
+from ..keys import Coded, unite
 from ..keys.numbering import Numbering
 
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -58,13 +58,13 @@ def read(file: BinaryIO, chunks: Sequence[Any], rows: int, nullable: bool) -> Co
     if sum(chunk.num_values for chunk in chunks) != rows:
         return None
     try:
-        codes, known, row = np.empty(rows, np.uint8), Numbering(), 0
+        codes, known, row = np.empty(rows, np.uint8), Numbering(), 0  # texts are known as they are stored
         for chunk in chunks:
             _read_chunk(file, chunk, nullable, known, codes[row : row + chunk.num_values])
             row += chunk.num_values
+        return Coded(*unite(codes, [None if text is None else text.decode() for text in known]), complete=True)
     except (*DAMAGE, UnfitError, OSError, pa.ArrowException):
         return None
-    return Coded(codes, list(known), complete=True)
 
 
 def _read_chunk(file: BinaryIO, chunk: Any, nullable: bool, known: Numbering, codes: Bytes) -> None:
@@ -100,16 +100,11 @@ def _read_dictionary(body: bytes, fields: Fields, known: Numbering) -> Bytes:
     for _ in range(fields[VALUES]):
         start = at + 4
         at = start + int.from_bytes(body[at:start], "little")
-        numbers.append(known[_text(body[start:at])])
+        numbers.append(known[body[start:at]])
     _expect(at <= len(body) and len(known) <= NONE)
     codes = np.full(NONE + 1, NONE, np.uint8)
     codes[: len(numbers)] = numbers
     return codes
-
-
-@lru_cache(4 * NONE)
-def _text(data: bytes) -> str:
-    return timestamp(data.decode())
 
 
 def _read_rows(body: Bytes, fields: Fields, nullable: bool, codes_of: Bytes, known: Numbering, codes: Bytes) -> None:
@@ -199,16 +194,24 @@ def _unpacked(data: Bytes, width: int, codes_of: Bytes, codes: Bytes) -> Bytes:
     return codes
 
 
+@scalar
+def _eight(pairs: Any, width: int, word: int) -> int:
+    """Return the codes of the eight lowest numbers of a word, a byte each, by a table of the codes of pairs."""
+    mask, codes = (U64(1) << U64(2 * width)) - U64(1), U64(0)
+    for pair in range(4):
+        codes |= U64(pairs[(word >> U64(2 * width * pair)) & mask]) << U64(16 * pair)
+    return codes
+
+
 def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
     """Fill in codes from runs: of one number that repeats, or of groups of eight; False if these are too few."""
     size = data.size - PADDING.size
     mask = (U64(1) << U64(width)) - U64(1)
-    paired = width <= PAIRED and codes.size >= PAIRS
-    pairs, of_pairs, next_pair = room(PAIRS, uint16), (U64(1) << U64(2 * width)) - U64(1), U64(2 * width)
+    pairs, paired = room(PAIRS, uint16), width <= PAIRED and codes.size >= 1 << (2 * width)
     if paired:
-        for second in range(1 << width):
-            for first in range(1 << width):
-                pairs[(second << width) | first] = codes_of[first] | (uint16(codes_of[second]) << 8)
+        for pair in range(1 << (2 * width)):
+            first, second = codes_of[U64(pair) & mask], codes_of[U64(pair) >> U64(width)]
+            pairs[pair] = first | (uint16(second) << 8)
     at = row = 0
     while row < codes.size:
         head = shift = 0
@@ -226,15 +229,10 @@ def _unpack(data: Any, width: int, codes_of: Any, codes: Any) -> bool:
             if at + count * width > size:
                 return False
             whole = smaller(count, left >> 3)
-            done = whole if paired else 0
-            for group in range(done):
-                word = eight_bytes(data, at + group * width)
-                eight = U64(pairs[word & of_pairs])
-                eight |= U64(pairs[(word >> next_pair) & of_pairs]) << U64(16)
-                eight |= U64(pairs[(word >> (U64(2) * next_pair)) & of_pairs]) << U64(32)
-                eight |= U64(pairs[(word >> (U64(3) * next_pair)) & of_pairs]) << U64(48)
-                set_eight_bytes(codes, row + 8 * group, eight)
-            for group in range(done, whole):
+            in_pairs = whole if paired else 0
+            for group in range(in_pairs):
+                set_eight_bytes(codes, row + 8 * group, _eight(pairs, width, eight_bytes(data, at + group * width)))
+            for group in range(in_pairs, whole):
                 word = eight_bytes(data, at + group * width)
                 for i in range(8):
                     codes[U64(row + 8 * group + i)] = codes_of[(word >> U64(i * width)) & mask]
