@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -131,7 +132,13 @@ def score(
     with bar.Bar() if sys.stderr.isatty() else nullcontext() as progress_bar:
         options["progress"] = clock.wrap(progress_bar, options["checkpoint"])
         source = None if not sources else sources[0] if len(sources) == 1 else list(sources)
-        scored: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
+        try:
+            scored: Any = scoring.score(source, by=by or None, stderr=stderr or plot_path is not None, **options)
+        except KeyboardInterrupt:
+            kept = options["checkpoint"]
+            if kept is not None and os.path.exists(kept):
+                click.echo(f"streamloss: {kept}: the same command goes on from there", err=True)
+            raise
     _deliver(Results(scored, by), shown, state_path, plot_path, history, clock.rate)
 
 
@@ -280,6 +287,7 @@ def _deliver(
 
 def main() -> None:
     """Run the command; a user's error becomes one line on standard error and exit code 2."""
+    warnings.filterwarnings("ignore", r"'\(default_\)region' not set")  # Polars finds it itself, or its error says so
     try:
         command(prog_name="streamloss", standalone_mode=False)
         sys.stdout.flush()

@@ -52,14 +52,14 @@ def warmup(
     kinds = list(dtypes) if isinstance(dtypes, Iterable) and not isinstance(dtypes, str) else [dtypes]
     _read_text(groups)
     for loss, dtype, policy in itertools.product(several, kinds, policies):
-        one = np.ones(1, dtype)
+        one, two = np.ones(1, dtype), np.ones(2, dtype)
         for errors in (False, True) if stderr else (False,):
             accumulator = Accumulator(loss, nan=policy, stderr=errors)
             accumulator.update(one, one).update(one, one, one).update(1.0, 1.0)
             _ = accumulator + accumulator
-            for key in ("", 0) if groups else ():
+            for by in (["", "a"], [0, 1]) if groups else ():  # two keys: rows of one need no kernel for groups
                 grouped = GroupedAccumulator(loss, nan=policy, stderr=errors)
-                grouped.update(one, one, by=[key]).update(one, one, one, by=[key])
+                grouped.update(two, two, by=by).update(two, two, two, by=by)
 
 
 def _read_text(keys: bool) -> None:

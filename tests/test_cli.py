@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pty
+import re
 import resource
 import shutil
 import signal
@@ -20,7 +21,9 @@ import pytest
 
 import streamloss
 from streamloss import Accumulator, GroupedAccumulator, cli
+from streamloss.files.bar import Bar
 from streamloss.files.results import Results
+from streamloss.files.scoring import Progress
 
 ROOT = Path(streamloss.__file__).parent.parent
 
@@ -317,6 +320,16 @@ def test_a_plot_of_many_groups_has_the_largest(run, tmp_path):
 # ------------------------------------------------------------------------------------------- as a process
 
 
+def test_a_progress_bar_fits_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Bar() as progress_bar:
+        results = Results({"p": Accumulator().update([1.0], [2.0])})
+        progress_bar(Progress(10**8, 2 * 10**8, 10**9, 2 * 10**9, results))
+    shown = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert re.search(r" 50% -:--:-- loss 1, 100,000,000 rows", shown)
+
+
 def test_a_progress_bar_on_a_terminal(flights_path):
     reader, writer = pty.openpty()
     command = [sys.executable, "-m", "streamloss", "score", str(flights_path), *FLIGHTS]
@@ -404,7 +417,8 @@ def test_ctrl_c_in_a_run_leaves_a_checkpoint_to_go_on_from(tmp_path, command, nu
         time.sleep(0.002)
     child.send_signal(number)
     errors = child.communicate()[1]
-    assert (child.returncode, errors) in [(code, b"\n"), (0, b"")]
+    hint = b"streamloss: run.ckpt: the same command goes on from there\n"
+    assert (child.returncode, errors) in [(code, hint + b"\n"), (0, b"")]
     done = process(*arguments, cwd=tmp_path, env=options["env"])
     assert json.loads(done.stdout)["count"] == rows
     assert done.stderr.startswith("streamloss: run.ckpt: goes on after row ")

@@ -112,6 +112,25 @@ def test_scores_by_what_is_read_here(tmp_path, monkeypatch):
     assert None not in answers
 
 
+def test_codes_beyond_one_of_several_dictionaries_are_damage(tmp_path, monkeypatch):
+    monkeypatch.setattr(dictionaries, "read", lambda *args: None)  # as if Arrow had to read them
+    numbers, texts = np.arange(200.0), [f"k{i % 5}" for i in range(100)] + [f"k{4 - i % 5}" for i in range(100)]
+    path = tmp_path / "a.parquet"
+    table = pa.table({"key": texts, "y": numbers, "p": numbers})
+    pq.write_table(table, path, row_group_size=100, compression="none", use_dictionary=["key"])
+    whole, place = path.read_bytes(), pq.read_metadata(path).row_group(0).column(0)
+    refused = 0
+    for at in range(place.data_page_offset, place.dictionary_page_offset + place.total_compressed_size):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 2]) + whole[at + 1 :])
+        try:
+            pq.read_table(path)
+        except (pa.ArrowException, OSError):
+            refused += 1
+            with pytest.raises(ValueError, match=r"a\.parquet"):
+                streamloss.score(path, labels="y", predictions="p", by="key")
+    assert refused > 20
+
+
 @pytest.mark.parametrize("nullable", [False, True])
 def test_a_name_with_dots_is_not_a_path(tmp_path, nullable):
     """The parts of columns a and b have the same paths as columns a.b and b.list.element."""

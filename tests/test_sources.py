@@ -185,10 +185,12 @@ TABLES = {
     "arrow table": lambda folder, frame: frame.to_arrow(),
     "reader": lambda folder, frame: frame.to_arrow().to_reader(max_chunksize=1000),
     "dataset": lambda folder, frame: many(folder, frame) and pyarrow.dataset.dataset(folder, format="parquet"),
+    "scanner": lambda folder, frame: many(folder, frame) and pyarrow.dataset.dataset(folder).scanner(COLUMNS),
     "frames": lambda folder, frame: iter(pieces(frame, 7)),
     "list of frames": lambda folder, frame: [piece.to_pandas() for piece in pieces(frame, 3)],
     "record batches": lambda folder, frame: iter(frame.to_arrow().to_batches(max_chunksize=5000)),
     "mappings": lambda folder, frame: (one_column_at_a_time(piece) for piece in pieces(frame, 9)),
+    "mapping": lambda folder, frame: one_column_at_a_time(frame),
 }
 
 
@@ -557,7 +559,7 @@ WRONG = {
     "a number": (table(3), TypeError, "source must be paths, a table or an iterable of chunks, got int"),
     "no chunks": (table([]), ValueError, "the source yields no chunks"),
     "chunks of numbers": (table([3]), TypeError, "chunk 0 must be"),
-    "a mapping": (table({"y": [1.0]}), TypeError, "source must be paths, a table or an iterable of chunks, got dict"),
+    "a mapping": (table({"y": np.ones(1)}), ValueError, "chunk 0 has no 'p' for predictions; it has: y"),
     "no column": (table("t.parquet", "z"), ValueError, "t.parquet has no column 'z' for labels; it has: y, p, arr_d"),
     "near column": (
         table("t.csv", "ar_delay"),
@@ -572,6 +574,8 @@ WRONG = {
     ),
     "a comment": (table("t.parquet", "y--p"), ValueError, "no column 'y--p' for labels, and as an expression it would"),
     "carriage returns": (table("cr.csv"), ValueError, "cr.csv has lines that end in CR alone, expected LF or CR LF"),
+    "other capitals": (table("t.csv", "ARR_DELAY"), ValueError, "no column 'ARR_DELAY' for labels (did you mean 'arr_"),
+    "standard input": (table("-"), GONE, "no such file: -; standard input cannot be read"),
     "no prediction": (table("t.ndjson", "y", ["p", "q"]), ValueError, "t.ndjson has no column 'q' for predictions"),
     "no weights": (table("t.arrow", weights="w"), ValueError, "t.arrow has no column 'w' for weights"),
     "no key": (table("t.parquet", by=["nam"]), ValueError, "no column 'nam' for by (did you mean 'name'?)"),
@@ -881,6 +885,15 @@ def test_keys_of_partitions_are_columns_like_others(tmp_path, kind):
         tmp_path / "parts", labels="y", predictions="y", by=["k", "s"], losses_out=out, checkpoint=tmp_path / "c"
     )
     assert pl.read_parquet(out).select("k", "s").equals(whole.sort("k", nulls_last=True).select("k", "s"))
+
+
+def test_times_of_partitions_are_written_as_times_in_columns_are(tmp_path):
+    place = tmp_path / "parts" / "at=2024-01-05 00%3A00%3A00"
+    place.mkdir(parents=True)
+    pl.DataFrame({"y": [1.0]}).write_parquet(place / "t.parquet")
+    out = tmp_path / "losses.parquet"
+    scored = streamloss.score(tmp_path / "parts", labels="y", predictions="y", by="at", losses_out=out)
+    assert pl.read_parquet(out)["at"].to_list() == scored.keys() == ["2024-01-05T00:00:00"]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "arrow", "DataFrame", "pandas", "frames"])
@@ -1459,6 +1472,13 @@ def test_too_many_fields_are_refused_beyond_the_sample_and_in_columns_that_are_n
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     with pytest.raises(ValueError, match=r"line 110002 of .*: [567] fields, expected 4"):
         streamloss.score(str(tmp_path / "t.csv"), labels="y", predictions="p", by=by)
+
+
+def test_lines_of_json_may_be_missing_in_a_partition(tmp_path):
+    for name, lines in {"k=1": '{"y": 1, "p": 2}', "k=2": ""}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "t.ndjson").write_text(lines)
+    assert streamloss.score(tmp_path, labels="y", predictions="p", by="k").result() == {1: 1.0}
 
 
 @pytest.mark.parametrize("content", [b"\xef\xbb\xbf", b"\xef\xbb\xbf\n \r\n", b"\n\t\n"])

@@ -9,6 +9,7 @@ from rich import filesize
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from .report import total
 from .scoring import Progress
@@ -21,8 +22,10 @@ class Bar:
     """Rows, bytes, rate, remaining time and the running loss; call it with each `Progress`."""
 
     def __init__(self) -> None:
+        whole = Column(no_wrap=True)  # on a narrow terminal, the bar gets shorter first, and then the text
+        percent, remaining = TaskProgressColumn(table_column=whole), TimeRemainingColumn(table_column=whole)
         text = TextColumn("{task.description}", markup=False)
-        columns = [BarColumn(bar_width=20), TaskProgressColumn(), TimeRemainingColumn(), text]
+        columns = [BarColumn(bar_width=20), percent, remaining, text]
         self._bars = Bars(*columns, console=Console(stderr=True), transient=True)
         self._task = self._bars.add_task("", total=None)
         self._loss, self._next = "", 0.0
@@ -46,12 +49,10 @@ class Bar:
             self._loss = "loss " + " ".join(f"{each.result():.6g}" for each in totals) if totals[0].count else ""
             self._next = now + max(SECONDS, PAUSE * (time.monotonic() - now))
         rate = (progress.rows - self._first) / max(now - self._begin, 1e-3)
-        parts = [f"{progress.rows:,} rows", f"{rate:,.0f}/s"]
+        parts = [self._loss, f"{progress.rows:,} rows", f"{rate:,.0f}/s"]
         if progress.all_bytes is not None:
             parts.append(f"{filesize.decimal(progress.bytes)} of {filesize.decimal(progress.all_bytes)}")
         done, all_of_it = progress.rows, progress.all_rows
         if all_of_it is None and progress.all_bytes is not None:
             done, all_of_it = progress.bytes, progress.all_bytes
-        self._bars.update(
-            self._task, completed=done, total=all_of_it, description=", ".join(filter(None, [*parts, self._loss]))
-        )
+        self._bars.update(self._task, completed=done, total=all_of_it, description=", ".join(filter(None, parts)))

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
+from ..keys import form
 from .formats import ARRAYS, ending
 from .names import near
 from .source import Columns
@@ -207,7 +208,7 @@ class Selection:
         found = {column.text: constants[column.text][0] for column in by if column.roots == (column.text,)}
         # Keys that are the same in every row need not be written out; one that is null remains a column.
         dtypes = {int: np.int64, str: object}
-        self.same = {text: np.array(key, dtypes[type(key)]) for text, key in found.items() if key is not None}
+        self.same = {text: np.array(form(key), dtypes[type(key)]) for text, key in found.items() if key is not None}
         self._values = [(i, _values(c).alias(str(i))) for i, c in enumerate(columns) if not self.is_same(c)]
         self._casts = {root: column.casts.get(root) for column in columns if column.casts for root in column.roots}
         self._private = "_"  # names that begin so are no columns to compute from

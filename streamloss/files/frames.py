@@ -108,10 +108,11 @@ def _from_pandas(column: Any) -> pl.Series:
 
 
 class Stream(_InMemory):
-    """A table, reader, dataset or relation that yields Arrow record batches; a reader can be read once."""
+    """A table, reader, scanner, dataset or relation that yields Arrow record batches; a reader can be read once."""
 
     def __init__(self, source: Any) -> None:
         self.name = f"the {type(source).__name__}"
+        source = source.to_reader() if hasattr(source, "projected_schema") else source  # a scanner knows its columns
         self._dataset = None if hasattr(source, "__arrow_c_stream__") else source
         try:
             self._reader = None if self._dataset is not None else pa.RecordBatchReader.from_stream(source)

@@ -8,5 +8,6 @@ from collections.abc import Sequence
 
 def near(name: str, names: Sequence[str]) -> str:
     """Return a hint for a message, empty if no name is near."""
-    found = difflib.get_close_matches(name, names, n=3)
+    folded = {each.casefold(): each for each in names}
+    found = [folded[each] for each in difflib.get_close_matches(name.casefold(), folded, n=3)]
     return f" (did you mean {' or '.join(map(repr, found))}?)" if found else ""

@@ -24,7 +24,8 @@ def open_source(source: Any, labels: Any, predictions: Any, weights: Any = None,
     ----------
     source : path, list of paths, frame, iterable of chunks, or None
         Files, directories, patterns and URLs of tables; a table in memory; chunks, which are tuples (labels,
-        predictions[, weights]), mappings from names to arrays, or frames; or None, and the others are arrays.
+        predictions[, weights]), mappings from names to arrays, or frames; one such mapping; or None, and the others
+        are arrays.
     labels, predictions, weights : str, path or array_like
         The name or expression of a column, or an array, or the path of one ("file.h5:/name"); of predictions a list,
         too.
@@ -72,7 +73,9 @@ def _in_memory(source: Any, columns: Columns) -> Source:
     """Open a table in memory, or chunks."""
     if _is_frame(source):
         return _tables().of_frame(source, columns)
-    if isinstance(source, (tuple, Mapping, np.ndarray)) or not isinstance(source, Iterable):
+    if isinstance(source, Mapping):
+        source = [source]
+    if isinstance(source, (tuple, np.ndarray)) or not isinstance(source, Iterable):
         raise TypeError(f"source must be paths, a table or an iterable of chunks, got {type(source).__name__}")
     chunks = iter(source)
     first = next(chunks, None)
@@ -135,7 +138,8 @@ def _opened(text: str) -> Named:
     if not os.path.exists(path) and (match := MEMBER.fullmatch(text)):
         path, member = match.group(1), match.group(2)
     if not os.path.lexists(path):
-        raise FileNotFoundError(f"no such file: {path}")
+        hint = "" if Path(path).suffix else "; without a source, columns are files of arrays"
+        raise FileNotFoundError(f"no such file: {path}{hint}")
     which = ending(path, ARRAYS) or (".zarr" if _is_zarr(path) else None)
     if os.path.isdir(path) and which != ".zarr":
         raise IsADirectoryError(f"{path} is a directory, expected a file")

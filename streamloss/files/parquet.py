@@ -209,15 +209,23 @@ def _by_dictionary(texts: pa.ChunkedArray) -> Coded:
     """Encode keys of text by the dictionaries that they are stored with, joined to one, or by one that is made."""
     if not pa.types.is_dictionary(texts.type):
         texts = texts.dictionary_encode()
+    for chunk in texts.chunks:  # joining looks up codes of each in another dictionary, whatever they are
+        _check_codes(chunk)
     keys = texts.combine_chunks()
     values = [timestamp(text) for text in _valid(keys.dictionary)]
     if keys.null_count:
-        keys.validate(full=True)
         return Coded(keys.indices.fill_null(-1).to_numpy(), values)
+    return Coded(*unite(keys.indices.to_numpy(), values), complete=True)
+
+
+def _check_codes(keys: pa.DictionaryArray) -> None:
+    """Raise ArrowInvalid for codes beyond the dictionary."""
+    if keys.null_count:
+        keys.validate(full=True)
+        return
     codes = keys.indices.to_numpy()  # the same check in a fifth of the time
-    if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(values):
-        raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(values)} values")
-    return Coded(*unite(codes, values), complete=True)
+    if codes.size and codes.view(f"u{codes.itemsize}").max() >= len(keys.dictionary):
+        raise pa.ArrowInvalid(f"it is damaged: a column of text has codes beyond its {len(keys.dictionary)} values")
 
 
 def _valid(texts: pa.Array) -> list[str]:

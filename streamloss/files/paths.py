@@ -69,7 +69,8 @@ def _expand(name: str) -> Iterator[File]:
     elif re.search(r"[*?\[]", name):
         yield from _pattern(name)
     else:
-        raise FileNotFoundError(f"no such file: {name}")
+        hint = "; standard input cannot be read" if name == "-" else ""
+        raise FileNotFoundError(f"no such file: {name}{hint}")
 
 
 def _pattern(pattern: str) -> Iterator[File]:

@@ -91,7 +91,8 @@ def score(
     ----------
     source : path, list of paths, table or iterable of chunks, optional
         Files, folders, patterns or URLs of tables: Parquet, CSV, NDJSON or Arrow; nulls count as NaN. Or a table in
-        memory, or chunks of one. Without it, the next ones are arrays, or paths of arrays.
+        memory, a mapping from names to arrays, or chunks that are one or the other. Without it, the next ones are
+        arrays, or paths of arrays.
     labels, weights : str, path or array_like
         The columns, numeric or boolean, or expressions of them, or the arrays, of shapes as for `Accumulator.update`.
     predictions : str, path or array_like, or list of them

@@ -142,7 +142,7 @@ def _open(path: str) -> Part:
 
 def _found(columns: Columns, schema: pl.Schema, part: Part) -> list[columns_of.Column]:
     """Find the columns in a file. In one without rows, types mean nothing: whoever wrote it saw no values."""
-    if part.rows == 0 and not schema:  # no lines of JSON
+    if part.rows == 0 and not part.schema:  # no lines of JSON
         return []
     repeated = getattr(part, "repeated", ())
     try:

@@ -23,7 +23,7 @@ def open_array(path: Path, member: str | None) -> Any:
         if member is not None:
             raise ValueError(f"{path} is one array, without names, got the name {member!r}")
         return store
-    names = [name for name, item in store.members(max_depth=None) if isinstance(item, zarr.Array)]
+    names = sorted(name for name, item in store.members(max_depth=None) if isinstance(item, zarr.Array))
     groups = [name for name, item in store.members(max_depth=None) if isinstance(item, zarr.Group)]
     if member is not None and member.strip("/") in groups:
         raise ValueError(f"{path}:{member} is a group, expected an array; it has: {', '.join(names)}")
