@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import streamloss
@@ -26,12 +27,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stder
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A file of 60 MB, under ten names."""
+    """A file of 400 MB, under ten names."""
     folder, rows = tmp_path_factory.mktemp("memory"), 3_000_000
     rng = np.random.default_rng(7)
     y, p = rng.standard_normal((2, rows))
-    frame = pl.DataFrame({"y": y, "p": p, "k": rng.integers(0, 20, rows).astype(str)})
-    frame.write_parquet(folder / "0.parquet", row_group_size=500_000)
+    table = pa.table({"y": y, "p": p, "k": rng.integers(0, 20, rows).astype(str)})
+    with pq.ParquetWriter(folder / "0.parquet", table.schema) as writer:
+        while (folder / "0.parquet").stat().st_size < 400_000_000:
+            writer.write_table(table, row_group_size=500_000)
     for number in range(1, 10):
         os.link(folder / "0.parquet", folder / f"{number}.parquet")
     return [str(folder / f"{number}.parquet") for number in range(10)]
