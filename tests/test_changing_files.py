@@ -112,6 +112,23 @@ def test_what_a_program_raises_between_frames_is_its_own():
         streamloss.score(chunks(), labels="y", predictions="y")
 
 
+def test_damaged_footers_of_parquet_lose_no_rows(tmp_path):
+    path, rows = tmp_path / "t.parquet", 1000
+    pl.DataFrame({"y": np.arange(1000.0), "p": np.arange(1000.0)}).write_parquet(path)
+    whole = path.read_bytes()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    reasons = []
+    for place in range(footer, len(whole) - 8):
+        for bit in range(0, 8, 2):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                assert streamloss.score(path, labels="y", predictions="p").count == rows
+            except (TypeError, ValueError) as error:
+                reasons.append(str(error))
+    assert any("t.parquet cannot be read: its row groups have" in reason for reason in reasons)
+    assert any("t.parquet cannot be read: its column y lies beyond its end" in reason for reason in reasons)
+
+
 def test_links_in_hdf5_are_followed(tmp_path):
     with h5py.File(tmp_path / "t.h5", "w") as file:
         file["deep/y"] = [1.0, 2.0]

@@ -576,6 +576,22 @@ def test_a_time_is_one_key_however_it_is_written(time):
     assert both[time, 1].count == 2
 
 
+@pytest.mark.parametrize(
+    ("texts", "form"),
+    [
+        (
+            ["2020-01-01 00:00:00+00", "2020-01-01T00:00:00.000000+0000", "2020-01-01 00:00:00Z"],
+            "2020-01-01T00:00:00+00:00",
+        ),
+        (["2020-01-01T00:00:00.50-0330", "2020-01-01 00:00:00.5-03:30"], "2020-01-01T00:00:00.5-03:30"),
+        (["12:30:15.500000000", "12:30:15.5", datetime.time(12, 30, 15, 500_000)], "12:30:15.5"),
+        (["00:00:00", "00:00:00.000", datetime.time()], "00:00:00"),
+    ],
+)
+def test_zones_and_times_of_the_day_have_one_form(texts, form):
+    assert GroupedAccumulator().update(np.ones(len(texts)), np.ones(len(texts)), by=texts).keys() == [form]
+
+
 def test_text_of_times_that_earlier_versions_kept_becomes_one_key():
     kept = GroupedAccumulator().update(np.ones(2), np.zeros(2), by=["a", "b"])
     states = kept._canonical()[1]

@@ -177,6 +177,7 @@ TABLES = {
     "directory": lambda folder, frame: many(folder, frame) and folder,
     "hive": hive,
     "hive pattern": lambda folder, frame: hive(folder, frame) / "carrier=*" / "*" / "*.parquet",
+    "hive folders": lambda folder, frame: hive(folder, frame) / "carrier=*" / "month=*",
     "file url": lambda folder, frame: many(folder, frame, 1)[0].as_uri(),
     "DataFrame": lambda folder, frame: frame,
     "LazyFrame": lambda folder, frame: frame.lazy().filter(pl.col("distance") > -1),
@@ -213,7 +214,7 @@ def test_every_table_gives_the_bits_and_the_keys_of_the_arrays(tmp_path, frame, 
     )
     found, keys = score(source)
     assert found == expected[0]
-    if kind in ("list in any order", "hive", "hive pattern"):
+    if kind in ("list in any order", "hive", "hive pattern", "hive folders"):
         assert sorted(keys) == sorted(expected[1])
     else:
         assert keys == expected[1]
@@ -559,6 +560,12 @@ WRONG = {
     "a number": (table(3), TypeError, "source must be paths, a table or an iterable of chunks, got int"),
     "no chunks": (table([]), ValueError, "the source yields no chunks"),
     "chunks of numbers": (table([3]), TypeError, "chunk 0 must be"),
+    "chunks of two kinds": (
+        table([pl.DataFrame({"y": [1.0], "p": [1.0]}), {"y": np.ones(1), "p": np.ones(1)}]),
+        TypeError,
+        "chunk 1: expected a table, got dict",
+    ),
+    "a key above what is named": (table("hive/k=1", by=["k"]), ValueError, "no column 'k' for by (keys of directories"),
     "a mapping": (table({"y": np.ones(1)}), ValueError, "chunk 0 has no 'p' for predictions; it has: y"),
     "no column": (table("t.parquet", "z"), ValueError, "t.parquet has no column 'z' for labels; it has: y, p, arr_d"),
     "near column": (

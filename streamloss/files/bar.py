@@ -22,8 +22,9 @@ class Bar:
     """Rows, bytes, rate, remaining time and the running loss; call it with each `Progress`."""
 
     def __init__(self) -> None:
-        whole = Column(no_wrap=True)  # on a narrow terminal, the bar gets shorter first, and then the text
-        percent, remaining = TaskProgressColumn(table_column=whole), TimeRemainingColumn(table_column=whole)
+        # On a narrow terminal, the bar gets shorter first, and then the text.
+        percent = TaskProgressColumn(table_column=Column(no_wrap=True, min_width=len("100%")))
+        remaining = TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("0:00:00")))
         text = TextColumn("{task.description}", markup=False)
         columns = [BarColumn(bar_width=20), percent, remaining, text]
         self._bars = Bars(*columns, console=Console(stderr=True), transient=True)

@@ -174,6 +174,8 @@ def _missing(role: str, text: str, column: str, schema: pl.Schema, name: str, re
     has = ", ".join(name if name == name.strip() else repr(name) for name in schema.names())
     if len(schema) == 1 and (other := re.search(r"[;\t|]", has)):
         has += f" (are its fields separated by {other[0]!r}? CSV has commas here, and TSV tabs)"
+    if f"/{column}=" in f"/{name}":
+        hint = " (keys of directories count from the one that is named, or from a pattern, in quotes, on)"
     return ValueError(f"{name} has no column {column!r} for {role}{within}{hint}{reason}; it has: {has}")
 
 

@@ -147,6 +147,9 @@ class Frames:
         """Yield the rows of all frames; exceptions of the program that makes them are passed on unchanged."""
         yield from self._first.pieces(columns, row, 0)
         for number, chunk in enumerate(self._others, 1):
-            part = open_frame(chunk)
+            try:
+                part = open_frame(chunk)
+            except TypeError as error:
+                raise TypeError(f"chunk {number}: {error}") from error
             part.name = f"chunk {number}"
             yield from part.pieces(columns.again(part.schema, part.name), 0, 0)

@@ -62,6 +62,8 @@ class Parquet:
         self.rows: int | None = metadata.num_rows
         self._groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._starts = [0, *accumulate(group.num_rows for group in self._groups)]
+        if self._starts[-1] != self.rows:
+            raise ValueError(f"{path} cannot be read: its row groups have {self._starts[-1]} rows, not {self.rows}")
         leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
         self._paths = [leaf.path for leaf in leaves]
         # A column a.b is not the field b of a column a, though both have the same path.
@@ -87,10 +89,21 @@ class Parquet:
         """Return the bytes of each row group by its metadata, at least 8 a number, as repeats may be stored once."""
         roots = [path if path in self.schema else path.partition(".")[0] for path in self._paths]
         places = [i for i, root in enumerate(roots) if root in columns]
-        return [
-            max(8 * len(places) * group.num_rows, sum(group.column(i).total_uncompressed_size for i in places))
-            for group in self._groups
-        ]
+        sizes = []
+        for group in self._groups:
+            chunks = [group.column(place) for place in places]
+            for chunk in chunks if group.num_rows else ():
+                self._check_place(chunk)
+            sizes.append(max(8 * len(places) * group.num_rows, sum(chunk.total_uncompressed_size for chunk in chunks)))
+        return sizes
+
+    def _check_place(self, chunk: Any) -> None:
+        """Refuse a column chunk that does not lie in the file, of which Polars would say more than one line."""
+        start = chunk.data_page_offset
+        if chunk.has_dictionary_page and chunk.dictionary_page_offset > 0:  # some write 0 where there is none
+            start = min(start, chunk.dictionary_page_offset)
+        if not 0 < start <= start + chunk.total_compressed_size <= self.size:
+            raise ValueError(f"{self.name} cannot be read: its column {chunk.path_in_schema} lies beyond its end")
 
     def _through_polars(self, columns: Selection, row: int, without: Collection[str] = ()) -> Iterator[pl.DataFrame]:
         frame = pl.scan_parquet(self._path, glob=False, hive_partitioning=False).slice(row)

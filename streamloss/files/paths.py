@@ -82,7 +82,8 @@ def _pattern(pattern: str) -> Iterator[File]:
         if not os.path.isdir(path):
             yield File(path, _keys(path[fixed:]))
         elif "**" not in pattern:
-            yield from (file._replace(keys={**_keys(path[fixed:]), **file.keys}) for file in _directory(path))
+            keys = _keys(f"{path[fixed:]}/")
+            yield from (file._replace(keys={**keys, **file.keys}) for file in _directory(path))
 
 
 def state_of(path: str) -> dict[str, int]:

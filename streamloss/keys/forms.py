@@ -13,8 +13,9 @@ Scalar: TypeAlias = "int | str | bool | float | None"
 Key: TypeAlias = "Scalar | tuple[Scalar, ...]"
 
 KINDS = {bool: "bools", int: "numbers", float: "numbers", str: "strings"}
-TIME = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII)
-SHORTEST_TIME = len("2026-01-31 23:59:59")
+CLOCK, ZONE = r"(\d\d:\d\d:\d\d)(\.\d+)?", r"(?:(Z)|([+-]\d\d)(?::?(\d\d))?)?"
+TIME = re.compile(rf"(?:(\d{{4}}-\d\d-\d\d)[T ]{CLOCK}{ZONE}|{CLOCK})", re.ASCII)
+SHORTEST_TIME = len("23:59:59")
 
 
 def form_of(key: Any) -> Any:
@@ -55,12 +56,19 @@ def plain(value: np.generic) -> Any:
 
 
 def timestamp(text: str) -> str:
-    """Return a time as ISO 8601 with a T and no trailing zeros, however it is written; other text as it is."""
+    """Return a time as ISO 8601 with a T, no trailing zeros and a zone as +00:00; other text as it is."""
     match = TIME.fullmatch(text) if len(text) >= SHORTEST_TIME else None
     if match is None:
         return text
-    day, clock, fraction, zone = match.groups(default="")
-    return f"{day}T{clock}{fraction.rstrip('0').rstrip('.')}{'+00:00' if zone == 'Z' else zone}"
+    day, clock, fraction, utc, hours, minutes, clock_alone, fraction_alone = match.groups(default="")
+    if not day:
+        return clock_alone + _plain_fraction(fraction_alone)
+    zone = "+00:00" if utc else f"{hours}:{minutes or '00'}" if hours else ""
+    return f"{day}T{clock}{_plain_fraction(fraction)}{zone}"
+
+
+def _plain_fraction(fraction: str) -> str:
+    return fraction.rstrip("0").rstrip(".")
 
 
 def texts_of(times: npt.NDArray[Any]) -> npt.NDArray[Any]:
