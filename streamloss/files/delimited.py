@@ -108,8 +108,8 @@ class Delimited(Text):
         last = self._header.count(b"\n") + INFERRED - 1
         if last >= ends.size or b'"' in sample.data:
             return sample
-        rest = len(sample.data) - (int(ends[last]) + 1)
-        return sample._replace(data=sample.data[: -rest or None], offset=sample.offset - rest)
+        end = int(ends[last]) + 1
+        return sample._replace(data=sample.data[:end], offset=sample.offset - len(sample.data) + end)
 
     # ------------------------------------------------------------------------------------------- records
 
